@@ -1,0 +1,1 @@
+"""The operator: watches SecureTrainingJobs, runs them, and brokers their keys."""

@@ -1,0 +1,1 @@
+"""Effects at the edges: the API server, Events, audit sinks."""

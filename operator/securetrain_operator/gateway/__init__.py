@@ -1,0 +1,1 @@
+"""The key gateway: the only door through which a pod gets keys."""

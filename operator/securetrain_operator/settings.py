@@ -1,0 +1,81 @@
+"""Operator settings: one JSON or YAML file, mounted from the chart's ConfigMap. No secrets in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from securetrain.api.types import IMAGE, Model, Name
+from securetrain.errors import InvalidInput
+from securetrain.vault.connection import VaultConnection
+
+
+class NamespaceRule(Model):
+    """What jobs of one namespace may use; the rule for `*` holds where no other does."""
+
+    claims: tuple[str, ...] = ("*",)
+    """PersistentVolumeClaims that datasets and outputs may name; `*` alone means all."""
+    images: tuple[str, ...] = ()
+    """Train images, by digest, that jobs may name besides the built-in one."""
+
+
+class Settings(Model):
+    """All settings, with the names of the chart's values."""
+
+    namespace: Name
+    """The operator's own namespace, which holds the launch records."""
+    service_account: Name = "securetrain-operator"
+    audience: Annotated[str, Field(min_length=1, max_length=200)]
+    """Audience of the pods' tokens; names cluster and release."""
+    trainer_image: Annotated[str, Field(pattern=IMAGE, max_length=512)]
+    """The built-in trainer, by digest; it also certifies."""
+    gateway_url: str
+    gateway_port: int = 8443
+    gateway_names: tuple[str, ...]
+    """DNS names in the gateway's certificate."""
+    gateway_egress: Annotated[dict[str, str], Field()] = {
+        "app.kubernetes.io/name": "securetrain-operator"
+    }
+    """Labels of the operator's pods, for the jobs' NetworkPolicy."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Namespaces to watch; none means all that carry the label securetrain.dev/jobs: enabled."""
+    namespaces: dict[str, NamespaceRule] = {"*": NamespaceRule()}
+    vault_connections: tuple[VaultConnection, ...]
+    peer_address_hidden: bool = False
+    """The CNI hides the pods' addresses from the gateway: skip that check."""
+    ignored_annotation_prefixes: tuple[str, ...] = ()
+    """Annotations that the CNI adds to pods."""
+    require_guards: bool = True
+    """Refuse grants while an admission guard is missing."""
+    wrap_ttl_seconds: Annotated[int, Field(ge=10, le=60)] = 30
+    max_grants_per_phase: Annotated[int, Field(ge=1, le=100)] = 10
+    workers: Annotated[int, Field(ge=1, le=64)] = 4
+    resync_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
+
+    def connection(self, name: str) -> VaultConnection | None:
+        """The Vault connection of that name."""
+        return next((c for c in self.vault_connections if c.name == name), None)
+
+    def rule(self, namespace: str) -> NamespaceRule:
+        """The rule that holds for a namespace."""
+        return (
+            self.namespaces.get(namespace) or self.namespaces.get("*") or NamespaceRule(claims=())
+        )
+
+
+def load(path: Path) -> Settings:
+    """Read settings; raises InvalidInput naming the first wrong field."""
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            field,
+            first.get("input"),
+            f"is not valid ({first['msg']})",
+            fix=f"correct {field} in {path}",
+        ) from None

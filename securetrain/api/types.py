@@ -1,0 +1,303 @@
+"""The resource `SecureTrainingJob`, v1alpha1, as pydantic models.
+
+The CRD in `crds/` is generated from these models by `securetrain.api.crd`. Python names are snake_case, names on the
+wire camelCase. Every default stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+JOB_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+URI = r"^pvc://[a-z0-9][-a-z0-9.]*[a-z0-9](/[A-Za-z0-9_=][A-Za-z0-9._=-]*)*$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+IMAGE = r"^[a-z0-9][a-zA-Z0-9./:_-]*@sha256:[0-9a-f]{64}$"
+KEK = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+METRIC = r"^[a-z][A-Za-z0-9.]*$"
+REASON = r"^[A-Z][A-Za-z0-9]*$"
+
+Uri = Annotated[str, Field(pattern=URI, max_length=512)]
+Name = Annotated[str, Field(pattern=DNS_LABEL, max_length=63)]
+Digest = Annotated[str, Field(pattern=DIGEST, max_length=71)]
+KekName = Annotated[str, Field(pattern=KEK, max_length=63)]
+MetricName = Annotated[str, Field(pattern=METRIC, max_length=63)]
+Quantity = int | Annotated[str, Field(max_length=32)]
+
+
+class Model(BaseModel):
+    """Base of all wire models: camelCase on the wire, immutable, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """JSON-ready dict with wire names; absent optional fields are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class DatasetRef(Model):
+    """A sealed dataset that the job trains on."""
+
+    name: Name
+    uri: Uri
+    digest: Digest | None = None
+
+
+class ModelSpec(Model):
+    """What to train: a built-in architecture and its parameters."""
+
+    architecture: Literal["cnn", "mlp"]
+    parameters: Annotated[
+        dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=64)
+    ] = {}
+
+
+class OptimizerSpec(Model):
+    """Optimizer and its learning rate."""
+
+    name: Literal["adam", "sgd", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.001
+
+
+class TrainingSpec(Model):
+    """How to train."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    optimizer: OptimizerSpec = OptimizerSpec()
+
+
+class Gate(Model):
+    """A bound that a metric of the certify phase must keep."""
+
+    metric: MetricName
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _has_bound(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min or max")
+        return self
+
+    def passes(self, value: float) -> bool:
+        """True if `value` is finite and within the bounds."""
+        return (
+            math.isfinite(value)
+            and (self.min is None or value >= self.min)
+            and (self.max is None or value <= self.max)
+        )
+
+    @property
+    def rule(self) -> str:
+        """The gate in words of mathematics, such as `≥ 0.97`."""
+        bounds = [("≥", self.min), ("≤", self.max)]
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+class Resources(Model):
+    """Container resources."""
+
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+
+
+class CertificationSpec(Model):
+    """What a model must show before it is signed as certified."""
+
+    gates: Annotated[tuple[Gate, ...], Field(max_length=64)] = ()
+    resources: Resources | None = None
+
+
+class OutputSpec(Model):
+    """Where the sealed model goes and which KEK protects its DEK."""
+
+    uri: Uri
+    kek: KekName
+    if_exists: Literal["Fail", "Replace"] = "Fail"
+
+
+class Toleration(Model):
+    """A toleration of the pod."""
+
+    key: Annotated[str, Field(max_length=316)] | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Annotated[str, Field(max_length=63)] | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class LocalRef(Model):
+    """A reference by name."""
+
+    name: Annotated[str, Field(max_length=253)]
+
+
+class ConnectionRef(Model):
+    """The name of a connection in the operator's settings."""
+
+    name: Name = "default"
+
+
+class PodSpec(Model):
+    """The curated part of the pod that a user may choose."""
+
+    image: Annotated[str, Field(pattern=IMAGE, max_length=512)] | None = None
+    image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=4)] | None = None
+    resources: Resources | None = None
+    node_selector: (
+        Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] | None
+    ) = None
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+
+
+class JobSpec(Model):
+    """`spec` of a SecureTrainingJob; immutable but for `suspend` and the `*Seconds` fields."""
+
+    datasets: Annotated[tuple[DatasetRef, ...], Field(min_length=1, max_length=1)]
+    model: ModelSpec
+    training: TrainingSpec = TrainingSpec()
+    certification: CertificationSpec = CertificationSpec()
+    output: OutputSpec
+    pod: PodSpec = PodSpec()
+    vault_connection_ref: ConnectionRef = ConnectionRef()
+    suspend: bool = False
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    starting_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    child_ttl_seconds_after_finished: Annotated[
+        int, Field(ge=0, le=2**31 - 1, alias="childTTLSecondsAfterFinished")
+    ] = 86_400
+
+    @property
+    def dataset(self) -> DatasetRef:
+        """The one dataset."""
+        return self.datasets[0]
+
+    def run_content(self) -> dict[str, Any]:
+        """The immutable part of the spec, whose digest identifies the run."""
+        changeable = {"suspend"} | {
+            key for key in self.to_wire() if key.endswith("Seconds") or "Seconds" in key
+        }
+        return {key: value for key, value in self.to_wire().items() if key not in changeable}
+
+
+class Condition(Model):
+    """A status condition in the form that kstatus, Argo CD and Flux read."""
+
+    type: Annotated[str, Field(max_length=64)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(pattern=REASON, max_length=64)]
+    message: Annotated[str, Field(max_length=1024)]
+    observed_generation: int | None = None
+    last_transition_time: str
+
+
+class Metric(Model):
+    """A named value; a decimal as text, so that canonical JSON never meets a float."""
+
+    name: Annotated[str, Field(max_length=63)]
+    value: Annotated[str, Field(max_length=32)]
+
+
+class Attempts(Model):
+    """Pods that were started so far."""
+
+    train: int = 0
+    certify: int = 0
+
+
+class ProgressStatus(Model):
+    """Progress as last reported by a pod, written at most every 15 seconds."""
+
+    summary: Annotated[str, Field(max_length=64)]
+    progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None
+    estimated_remaining_seconds: int | None = None
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=64)] = ()
+    last_updated_time: str
+
+
+class ChildStatus(Model):
+    """A child Job as it was launched."""
+
+    role: str
+    name: str
+    uid: str
+    template_digest: str
+
+
+class GrantStatus(Model):
+    """Keys that one pod was given."""
+
+    pod_uid: Annotated[str, Field(alias="podUID")]
+    pod_name: str
+    role: str
+    time: str
+
+
+class DatasetStatus(Model):
+    """A dataset as pinned at the first grant."""
+
+    name: str
+    id: str | None = None
+    digest: str | None = None
+    policy_digest: str | None = None
+    records: int | None = None
+
+
+class ModelStatus(Model):
+    """The model that came out."""
+
+    uri: str
+    digest: str | None = None
+    image: str | None = None
+    spec_digest: str | None = None
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=64)] = ()
+
+
+class GateStatus(Model):
+    """The outcome of one gate."""
+
+    metric: str
+    rule: str
+    value: str
+    passed: bool
+
+
+class AuditStatus(Model):
+    """Length and head of the job's audit chain."""
+
+    records: int
+    head: str
+
+
+Phase = Literal["Pending", "Training", "Certifying", "Succeeded", "Failed", "Suspended"]
+TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+class JobStatus(Model):
+    """`status` of a SecureTrainingJob: a view of the launch record, never read back."""
+
+    observed_generation: int | None = None
+    phase: Phase | None = None
+    start_time: str | None = None
+    completion_time: str | None = None
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    attempts: Attempts | None = None
+    progress: ProgressStatus | None = None
+    jobs: Annotated[tuple[ChildStatus, ...], Field(max_length=4)] = ()
+    grants: Annotated[tuple[GrantStatus, ...], Field(max_length=64)] = ()
+    datasets: Annotated[tuple[DatasetStatus, ...], Field(max_length=16)] = ()
+    model: ModelStatus | None = None
+    gates: Annotated[tuple[GateStatus, ...], Field(max_length=64)] = ()
+    audit: AuditStatus | None = None

@@ -1,0 +1,1 @@
+"""Sealed formats: what a data owner writes and a training pod reads."""

@@ -1,0 +1,1 @@
+"""OpenSSF model signatures whose key never leaves Vault."""

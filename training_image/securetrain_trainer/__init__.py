@@ -1,0 +1,1 @@
+"""The trainer: runs inside the training and certify pods."""
