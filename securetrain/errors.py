@@ -16,7 +16,7 @@
     ├── IntegrityError         12   bytes are not what was sealed, signed or promised
     │   ├── ShardCorrupt
     │   ├── ManifestInvalid
-    │   ├── WrongKey                a key check failed, or Vault could not authenticate the ciphertext
+    │   ├── WrongKey                a key check failed, or Vault could not authenticate it
     │   ├── GrantTampered           a wrapping token is not what the gateway said
     │   ├── ModelCorrupt
     │   ├── SignatureInvalid
@@ -27,7 +27,8 @@
     │   └── VaultMisconfigured
     └── GatesMissed            14   the model was evaluated and is not good enough
 
-An error's `reason` is CamelCase and is reused in conditions, Events, audit records and problem documents.
+An error's `reason` is CamelCase and is reused in conditions, Events, audit records and problem
+documents.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""The small Protocols at which effects stop: what the reconciler and the gateway need from the world outside.
+"""The small Protocols at which effects stop.
 
-Adapters implement them; tests implement them with a few lines. All errors they raise are `securetrain.errors`.
+What the reconciler and the gateway need from the world outside.
+
+Adapters implement them; tests implement them with a few lines. All errors they raise are
+`securetrain.errors`.
 """
 
 from __future__ import annotations
@@ -46,8 +49,9 @@ class Records(Protocol):
     ) -> LaunchRecord:
         """Apply `change` to the newest record and store it, again on conflict.
 
-        Audit lines that `change` appended go to the sinks before the swap. `change` must be pure; it may raise to
-        leave everything as it is. A change that returns its argument writes nothing.
+        Audit lines that `change` appended go to the sinks before the swap. `change` must be pure;
+        it may raise to leave everything as it is. A change that returns its argument writes
+        nothing.
         """
         ...
 
@@ -95,10 +99,16 @@ class Cluster(Protocol):
 
 
 class Vault(Protocol):
-    """What the operator may ask of Vault. Implementations block nothing: they run hvac in threads."""
+    """What the operator may ask of Vault.
+
+    Implementations block nothing: they run hvac in threads.
+    """
 
     async def check(self, connection: VaultConnection, namespace: str) -> None:
-        """Log in under both roles of a namespace; raises VaultSealed, VaultUnavailable, VaultDenied, …"""
+        """Log in under both roles of a namespace.
+
+        Raises VaultSealed, VaultUnavailable, VaultDenied, …
+        """
         ...
 
     async def new_model_key(
@@ -113,7 +123,8 @@ class Vault(Protocol):
         """One wrapped decrypt per key, under the role of the purpose and namespace.
 
         If one fails for sure, those already issued are burnt and the error is raised.
-        Raises VaultSealed or VaultUnavailable (`in_doubt` True if an answer may have been lost), VaultDenied, WrongKey.
+        Raises VaultSealed or VaultUnavailable (`in_doubt` True if an answer may have been lost),
+        VaultDenied, WrongKey.
         """
         ...
 
@@ -188,7 +199,10 @@ class ProgressBoard(Protocol):
 
 
 class Store(Protocol):
-    """The local store that watches feed. It may lag: nothing irreversible is decided by it alone."""
+    """The local store that watches feed.
+
+    It may lag: nothing irreversible is decided by it alone.
+    """
 
     def job(self, uid: str) -> Object | None:
         """A SecureTrainingJob."""

@@ -1,4 +1,7 @@
-"""Operator settings: one JSON or YAML file, mounted from the chart's ConfigMap. No secrets in it."""
+"""Operator settings: one JSON or YAML file, mounted from the chart's ConfigMap.
+
+No secrets in it.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The key gateway's protocol: what a pod is told, what it asks for, and what it gets.
 
-`RunSpec` travels in the pod's own spec (environment variable `SECURETRAIN_RUN`, JSON), so it is part of what the
-gateway attests. The other models are the JSON bodies of `POST /v1/grants`, `/v1/progress` and `/v1/results`.
-Errors are RFC 9457 problem documents with `reason` from `securetrain.errors`.
+`RunSpec` travels in the pod's own spec (environment variable `SECURETRAIN_RUN`, JSON), so it is
+part of what the gateway attests. The other models are the JSON bodies of `POST /v1/grants`,
+`/v1/progress` and `/v1/results`. Errors are RFC 9457 problem documents with `reason` from
+`securetrain.errors`.
 """
 
 from __future__ import annotations
@@ -141,8 +142,8 @@ class ProgressReport(Model):
 class ResultsRequest(Model):
     """`POST /v1/results`: what a phase produced.
 
-    train: every file that it wrote. certify: every file of the folder that is to be signed, but for `audit.jsonl`,
-    which the answer brings, and the unsigned `key.json` and `model.sig`.
+    train: every file that it wrote. certify: every file of the folder that is to be signed, but for
+    `audit.jsonl`, which the answer brings, and the unsigned `key.json` and `model.sig`.
     """
 
     purpose: Purpose
@@ -153,7 +154,10 @@ class ResultsRequest(Model):
 
 
 class ResultsResponse(Model):
-    """For train all fields are empty; for certify the audit trail, and the signature if there is one."""
+    """For train all fields are empty.
+
+    For certify the audit trail, and the signature if there is one.
+    """
 
     verdict: Literal["certified", "evaluated", "gatesMissed"] | None = None
     audit: str | None = None

@@ -1,7 +1,7 @@
 """The resource `SecureTrainingJob`, v1alpha1, as pydantic models.
 
-The CRD in `crds/` is generated from these models by `securetrain.api.crd`. Python names are snake_case, names on the
-wire camelCase. Every default stands here and nowhere else.
+The CRD in `crds/` is generated from these models by `securetrain.api.crd`. Python names are
+snake_case, names on the wire camelCase. Every default stands here and nowhere else.
 """
 
 from __future__ import annotations

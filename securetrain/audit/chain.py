@@ -1,9 +1,9 @@
 """The hash chain of one job's audit records.
 
-One record is one line of RFC 8785 JSON in a CloudEvents 1.0 envelope. `data.seq` counts from 1, `data.prev` is the
-SHA-256 of the line before (without its line feed); the first `prev` is the genesis, the SHA-256 of the canonical
-{chain, namespace, name, uid, specSha256}. Values are strings, integers, booleans, lists and objects: no floats, so
-that every implementation of RFC 8785 agrees.
+One record is one line of RFC 8785 JSON in a CloudEvents 1.0 envelope. `data.seq` counts from 1,
+`data.prev` is the SHA-256 of the line before (without its line feed); the first `prev` is the
+genesis, the SHA-256 of the canonical {chain, namespace, name, uid, specSha256}. Values are strings,
+integers, booleans, lists and objects: no floats, so that every implementation of RFC 8785 agrees.
 """
 
 from __future__ import annotations
@@ -103,18 +103,22 @@ def parse_line(line: str) -> Record:
 
 
 def verify_chain(lines: Iterable[str], first_prev: str) -> tuple[Record, ...]:
-    """Check that lines form one unbroken chain from `first_prev`; raises AuditBroken naming the first bad record."""
+    """Check that lines form one unbroken chain from `first_prev`.
+
+    Raises AuditBroken naming the first bad record.
+    """
     records: list[Record] = []
     prev = first_prev
     for number, line in enumerate(lines, start=1):
         record = parse_line(line)
         if record.seq != number:
             raise AuditBroken(
-                f"audit record {number} carries seq {record.seq}: a record is missing, doubled or moved"
+                f"audit record {number} carries seq {record.seq}:"
+                " a record is missing, doubled or moved"
             )
         if record.prev != prev:
             raise AuditBroken(
-                f"audit record {number} does not follow from the record before: something was changed"
+                f"audit record {number} does not follow from the one before: something was changed"
             )
         prev = record.sha256
         records.append(record)

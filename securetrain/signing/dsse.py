@@ -1,4 +1,7 @@
-"""Dead Simple Signing Envelope, version 1 (https://github.com/secure-systems-lab/dsse, protocol.md)."""
+"""Dead Simple Signing Envelope.
+
+Version 1 (https://github.com/secure-systems-lab/dsse, protocol.md).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def envelope(payload_type: str, payload: bytes, signature: bytes, key_id: str = "") -> str:
-    """An envelope as JSON text; `signature` is ASN.1 DER, `key_id` a hint without meaning for trust."""
+    """An envelope as JSON text.
+
+    `signature` is ASN.1 DER, `key_id` a hint without meaning for trust.
+    """
     return json.dumps(envelope_fields(payload_type, payload, signature, key_id))
 
 

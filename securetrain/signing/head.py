@@ -1,4 +1,7 @@
-"""The signed head of an audit chain: what proves, for failed jobs too, that no record was cut off the end."""
+"""The signed head of an audit chain.
+
+What proves, for failed jobs too, that no record was cut off the end.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""The statement that is signed for a model: OpenSSF model signing v1.0 with our certification claim.
+"""The statement that is signed for a model.
 
-Format: in-toto Statement v1, predicate `https://model_signing/signature/v1.0`; resources are all signed files, sorted
-by the parts of their paths; the subject's digest is the SHA-256 over the concatenated file digests in that order. The
-predicate has one more field, which verifiers of the format tolerate: our certification claim under its own URL.
+OpenSSF model signing v1.0 with our certification claim.
+
+Format: in-toto Statement v1, predicate `https://model_signing/signature/v1.0`; resources are all
+signed files, sorted by the parts of their paths; the subject's digest is the SHA-256 over the
+concatenated file digests in that order. The predicate has one more field, which verifiers of the
+format tolerate: our certification claim under its own URL.
 """
 
 from __future__ import annotations
@@ -34,7 +37,10 @@ class SignedModel:
 
 
 def ordered(files: Sequence[FileDigest]) -> list[FileDigest]:
-    """The signed files in the format's order: by path parts, so that `a/b` comes before `a.json`."""
+    """The signed files in the format's order.
+
+    By path parts, so that `a/b` comes before `a.json`.
+    """
     return sorted(
         (file for file in files if file.path not in UNSIGNED_FILES),
         key=lambda file: file.path.split("/"),

@@ -1,7 +1,8 @@
 """The launch record: all that the gateway may trust about one job.
 
-It is kept in the ConfigMap `launch-<job uid>` in the operator's own namespace and written by compare-and-swap only.
-Status is a view of it and is never read back. This module is pure: a change is a function from record to record.
+It is kept in the ConfigMap `launch-<job uid>` in the operator's own namespace and written by
+compare-and-swap only. Status is a view of it and is never read back. This module is pure: a change
+is a function from record to record.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class GrantRecord(Model):
     time: str
     keys: tuple[str, ...]
     accessors: tuple[str, ...] = ()
-    """Accessors of the wrapping tokens; an accessor cannot unwrap. Empty while the outcome is in doubt."""
+    """Accessors of the wrapping tokens; an accessor cannot unwrap.
+
+    Empty while the outcome is in doubt.
+    """
 
 
 class VerdictRecord(Model):
@@ -135,7 +139,10 @@ class LaunchRecord(Model):
         return self.with_changes(audit=(*self.audit, line))
 
     def failed(self, reason: str, message: str, time: str) -> LaunchRecord:
-        """A copy that has failed for good, with its audit record; a terminal record is returned as it is."""
+        """A copy that has failed for good, with its audit record.
+
+        A terminal record is returned as it is.
+        """
         if self.terminal:
             return self
         failure = Failure(reason=reason, message=message)
