@@ -1,0 +1,103 @@
+"""Manifests of SecureTrainingJobs: read from people's files with good errors, and written for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from securetrain.api.names import API_VERSION, KIND
+from securetrain.api.types import JOB_NAME, Gate, JobSpec
+from securetrain.errors import InvalidInput
+
+MAX_MANIFEST: Final = 1 << 20
+GATE: Final = re.compile(r"([a-z][A-Za-z0-9.]*)(>=|<=)(-?[0-9]+(?:\.[0-9]+)?)")
+
+
+def read_job(path: Path) -> dict[str, Any]:
+    """The one SecureTrainingJob in a YAML or JSON file; raises InvalidInput naming the first wrong field."""
+    if not path.is_file():
+        raise InvalidInput("FILE", str(path), "does not exist", fix="name a YAML file")
+    if path.stat().st_size > MAX_MANIFEST:
+        raise InvalidInput("FILE", str(path), f"is larger than {MAX_MANIFEST} bytes", fix="split it")
+    try:
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise InvalidInput("FILE", str(path), "is not YAML", fix="check its syntax") from None
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise InvalidInput("FILE", str(path), "does not hold exactly one object", fix="keep one")
+    return check_job(documents[0])
+
+
+def check_job(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Check a manifest against the resource's types; returns it unchanged or raises InvalidInput."""
+    kind = (manifest.get("apiVersion"), manifest.get("kind"))
+    if kind != (API_VERSION, KIND):
+        raise InvalidInput("kind", kind, "is not ours", fix=f"use {API_VERSION}, kind {KIND}")
+    metadata = manifest.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or len(name) > 50 or not re.fullmatch(JOB_NAME, name):
+        raise InvalidInput(
+            "metadata.name",
+            name,
+            "is not a DNS label that starts with a letter, of at most 50 characters",
+            fix="use lower-case letters, digits and hyphens",
+        )
+    parse_spec(manifest.get("spec"))
+    return manifest
+
+
+def parse_spec(spec: Any) -> JobSpec:
+    """Parse `spec`; raises InvalidInput naming the first wrong field."""
+    try:
+        return JobSpec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(["spec", *(str(part) for part in first["loc"])])
+        raise InvalidInput(
+            field, first.get("input"), f"is not valid ({first['msg']})", fix="see docs/reference.md"
+        ) from None
+
+
+def parse_gate(text: str) -> Gate:
+    """A gate such as `accuracy>=0.97`; raises InvalidInput."""
+    match = GATE.fullmatch(text)
+    if match is None:
+        raise InvalidInput("--gate", text, "is not a gate", fix="write METRIC>=NUMBER or METRIC<=NUMBER")
+    metric, sign, bound = match.groups()
+    return Gate(metric=metric, **{"min" if sign == ">=" else "max": float(bound)})
+
+
+def new_job(
+    *,
+    name: str,
+    namespace: str | None,
+    dataset: str,
+    digest: str | None,
+    architecture: str,
+    epochs: int,
+    gates: tuple[Gate, ...],
+    output: str,
+    kek: str,
+) -> str:
+    """YAML of a job that is ready to submit."""
+    spec: Mapping[str, Any] = {
+        "datasets": [
+            {
+                "name": dataset.rstrip("/").rpartition("/")[2],
+                "uri": dataset,
+                **({"digest": digest} if digest else {}),
+            }
+        ],
+        "model": {"architecture": architecture},
+        "training": {"epochs": epochs},
+        "certification": {"gates": [gate.to_wire() for gate in gates]},
+        "output": {"uri": output, "kek": kek},
+    }
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+    return yaml.safe_dump(check_job(manifest), sort_keys=False)
