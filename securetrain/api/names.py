@@ -22,6 +22,17 @@ PURPOSE_LABEL: Final = f"{GROUP}/purpose"
 NAMESPACE_LABEL: Final = f"{GROUP}/jobs"
 NAMESPACE_LABEL_VALUE: Final = "enabled"
 
+GUARDS: Final = (
+    "securetrain-connect",
+    "securetrain-pod-frozen",
+    "securetrain-pod-create",
+    "securetrain-job",
+    "securetrain-token",
+    "securetrain-network-policy",
+    "securetrain-status",
+)
+"""ValidatingAdmissionPolicies, and bindings of the same names, that must deny before any grant."""
+
 CHILD_PREFIX: Final = "stj-"
 SERVICE_ACCOUNT: Final = "securetrain-job"
 RECORD_KEY: Final = "record.json"

@@ -33,7 +33,11 @@ class Model(BaseModel):
     """Base of all wire models: camelCase on the wire, immutable, unknown fields refused."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     def to_wire(self) -> dict[str, Any]:
@@ -46,16 +50,20 @@ class DatasetRef(Model):
 
     name: Name
     uri: Uri
+    """Folder of dataset.json: pvc://<claim>/<path>."""
     digest: Digest | None = None
+    """Pins dataset.json, which pins every shard."""
 
 
 class ModelSpec(Model):
     """What to train: a built-in architecture and its parameters."""
 
     architecture: Literal["cnn", "mlp"]
+    """A built-in architecture."""
     parameters: Annotated[
         dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=64)
     ] = {}
+    """The architecture's parameters, as text."""
 
 
 class OptimizerSpec(Model):
@@ -63,14 +71,18 @@ class OptimizerSpec(Model):
 
     name: Literal["adam", "sgd", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.001
+    """Step size."""
 
 
 class TrainingSpec(Model):
     """How to train."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
+    """Passes over the train split."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Records per step."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of shuffling and initial weights."""
     optimizer: OptimizerSpec = OptimizerSpec()
 
 
@@ -78,8 +90,11 @@ class Gate(Model):
     """A bound that a metric of the certify phase must keep."""
 
     metric: MetricName
+    """Name as the certify phase reports it, such as accuracy."""
     min: float | None = None
+    """The least value that passes."""
     max: float | None = None
+    """The greatest value that passes."""
 
     @model_validator(mode="after")
     def _has_bound(self) -> Self:
@@ -113,15 +128,20 @@ class CertificationSpec(Model):
     """What a model must show before it is signed as certified."""
 
     gates: Annotated[tuple[Gate, ...], Field(max_length=64)] = ()
+    """All must pass; without gates a model is signed as evaluated, not as certified."""
     resources: Resources | None = None
+    """Resources of the certify pod."""
 
 
 class OutputSpec(Model):
     """Where the sealed model goes and which KEK protects its DEK."""
 
     uri: Uri
+    """Folder of the model: pvc://<claim>/<path>, at least one path segment."""
     kek: KekName
+    """Vault transit key, derived, that wraps the model's DEK."""
     if_exists: Literal["Fail", "Replace"] = "Fail"
+    """What to do if the folder holds something; checked before any key is granted."""
 
 
 class Toleration(Model):
@@ -150,6 +170,7 @@ class PodSpec(Model):
     """The curated part of the pod that a user may choose."""
 
     image: Annotated[str, Field(pattern=IMAGE, max_length=512)] | None = None
+    """Train image by digest; the built-in one if absent. Certification never runs in it."""
     image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=4)] | None = None
     resources: Resources | None = None
     node_selector: (
@@ -171,13 +192,19 @@ class JobSpec(Model):
     pod: PodSpec = PodSpec()
     vault_connection_ref: ConnectionRef = ConnectionRef()
     suspend: bool = False
+    """Stops the run's pods, or keeps it from starting."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """Failed train pods before the job fails; evictions do not count."""
     starting_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds after creation within which training must have started."""
     active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds that each phase's Job may run."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Seconds until this object is removed; under GitOps it would come back and train again."""
     child_ttl_seconds_after_finished: Annotated[
         int, Field(ge=0, le=2**31 - 1, alias="childTTLSecondsAfterFinished")
     ] = 86_400
+    """Seconds until the finished Jobs and pods are removed."""
 
     @property
     def dataset(self) -> DatasetRef:
