@@ -1,0 +1,55 @@
+"""Loopback ports: free ones for tests, and a clear word when a wanted one is taken."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from localcluster.errors import ClusterError
+
+
+def free_ports(count: int) -> list[int]:
+    """That many different free loopback TCP ports; held together while choosing, then let go."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in held]
+
+
+def remembered(file: Path, names: Iterable[str]) -> dict[str, int]:
+    """Free ports by name, written to a file so that a restart uses the same ones again."""
+    if file.exists():
+        return {str(name): int(port) for name, port in json.loads(file.read_text()).items()}
+    wanted = list(names)
+    ports = dict(zip(wanted, free_ports(len(wanted)), strict=True))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(ports))
+    return ports
+
+
+def require_free(addresses: Iterable[tuple[str, int]]) -> None:
+    """Checks that nothing listens on these addresses.
+
+    Raises:
+        ClusterError: names every address that is taken.
+    """
+    taken = [f"{host}:{port}" for host, port in addresses if not _can_bind(host, port)]
+    if taken:
+        raise ClusterError(
+            f"another process listens on {', '.join(taken)}",
+            fix="stop it (`ss -ltnp` names it), then run the command again.",
+        )
+
+
+def _can_bind(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

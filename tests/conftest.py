@@ -1,0 +1,45 @@
+"""Real servers for the tests: one OpenBao and one Kubernetes control plane per session.
+
+Both listen on loopback, live in temporary folders, need neither root nor a node, and die with the
+test run. They are made on first use, so unit tests do not pay for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from localcluster.control_plane import ControlPlane
+from localcluster.kubectl import Kubectl
+from localcluster.openbao import OpenBao
+
+
+@pytest.fixture(scope="session")
+def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """A fresh, unsealed OpenBao: `.address`, `.ca_pem`, `.root_token`, `.audit_log`, `.api(…)`."""
+    server = OpenBao(tmp_path_factory.mktemp("openbao"), die_with_parent=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A fresh control plane without nodes: `.kubeconfig`, `.kubectl(…)`, `.audit_log`."""
+    cluster = ControlPlane(
+        tmp_path_factory.mktemp("control-plane"), audit=True, die_with_parent=True
+    )
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane: ControlPlane) -> Kubectl:
+    """kubectl as the administrator of `control_plane`."""
+    return control_plane.kubectl
