@@ -1,4 +1,7 @@
-"""SecureTrainingJobs through the Kubernetes API: submit one, follow one. For the command line and for programs."""
+"""SecureTrainingJobs through the Kubernetes API: submit one, follow one.
+
+For the command line and for programs.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,9 @@ def view(job: Mapping[str, Any]) -> JobView:
     """The view of a SecureTrainingJob object."""
     status = job.get("status") or {}
     conditions = {entry["type"]: entry for entry in status.get("conditions", [])}
-    shown = next((conditions[kind] for kind in ("Failed", "Suspended", "Ready") if kind in conditions), {})
+    shown: Mapping[str, str] = next(
+        (conditions[kind] for kind in ("Failed", "Suspended", "Ready") if kind in conditions), {}
+    )
     progress = status.get("progress") or {}
     model = status.get("model") or {}
     metrics = model.get("metrics") or progress.get("metrics") or []
@@ -101,7 +106,9 @@ def view(job: Mapping[str, Any]) -> JobView:
     )
 
 
-def submit(api: client.ApiClient, namespace: str, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def submit(
+    api: client.ApiClient, namespace: str, manifest: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
     """Create a job; returns it and whether it is new.
 
     A job of that name with the same run content is returned as it is.
@@ -116,7 +123,13 @@ def submit(api: client.ApiClient, namespace: str, manifest: Mapping[str, Any]) -
     try:
         with _translated(f"job {namespace}/{name}"):
             created = objects.create_namespaced_custom_object(
-                GROUP, VERSION, namespace, PLURAL, body, field_validation="Strict", _request_timeout=TIMEOUT
+                GROUP,
+                VERSION,
+                namespace,
+                PLURAL,
+                body,
+                field_validation="Strict",
+                _request_timeout=TIMEOUT,
             )
             return created, True
     except _Exists:
@@ -125,7 +138,10 @@ def submit(api: client.ApiClient, namespace: str, manifest: Mapping[str, Any]) -
         if JobSpec.model_validate(existing["spec"]).run_content() == wanted:
             return existing, False
         raise InvalidInput(
-            "metadata.name", name, "is the name of another run", fix="one object is one run: choose a new name"
+            "metadata.name",
+            name,
+            "is the name of another run",
+            fix="one object is one run: choose a new name",
         ) from None
 
 
@@ -157,7 +173,8 @@ def follow(
 ) -> Iterator[JobView]:
     """Views of a job, about one a second, until it has ended.
 
-    A short outage of the API server is waited out; a job that is deleted under way raises JobNotFound.
+    A short outage of the API server is waited out; a job that is deleted under way raises
+    JobNotFound.
 
     Raises:
         ClusterUnavailable: the API server was away for a minute, or the time is over.
@@ -196,7 +213,9 @@ class _translated:  # noqa: N801 a context manager that reads as a word
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if isinstance(error, HTTPError | OSError):
             raise ClusterUnavailable(
                 "the API server cannot be reached", fix="check --context and the network"
@@ -211,7 +230,9 @@ class _translated:  # noqa: N801 a context manager that reads as a word
         if error.status == 409:
             return _Exists()
         if error.status in (401, 403):
-            return ClusterDenied(f"you may not touch {self._what}", fix="ask for the role securetrain-user")
+            return ClusterDenied(
+                f"you may not touch {self._what}", fix="ask for the role securetrain-user"
+            )
         if error.status in (400, 422):
             return BadConfiguration(f"the API server refused {self._what}: {_message(error)}")
         return ClusterUnavailable(f"the API server answered {error.status}", fix="try again")

@@ -1,4 +1,7 @@
-"""Manifests of SecureTrainingJobs: read from people's files with good errors, and written for them."""
+"""Manifests of SecureTrainingJobs.
+
+Read from people's files with good errors, and written for them.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,16 @@ GATE: Final = re.compile(r"([a-z][A-Za-z0-9.]*)(>=|<=)(-?[0-9]+(?:\.[0-9]+)?)")
 
 
 def read_job(path: Path) -> dict[str, Any]:
-    """The one SecureTrainingJob in a YAML or JSON file; raises InvalidInput naming the first wrong field."""
+    """The one SecureTrainingJob in a YAML or JSON file.
+
+    Raises InvalidInput naming the first wrong field.
+    """
     if not path.is_file():
         raise InvalidInput("FILE", str(path), "does not exist", fix="name a YAML file")
     if path.stat().st_size > MAX_MANIFEST:
-        raise InvalidInput("FILE", str(path), f"is larger than {MAX_MANIFEST} bytes", fix="split it")
+        raise InvalidInput(
+            "FILE", str(path), f"is larger than {MAX_MANIFEST} bytes", fix="split it"
+        )
     try:
         documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -34,7 +42,10 @@ def read_job(path: Path) -> dict[str, Any]:
 
 
 def check_job(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Check a manifest against the resource's types; returns it unchanged or raises InvalidInput."""
+    """Check a manifest against the resource's types.
+
+    Returns it unchanged or raises InvalidInput.
+    """
     kind = (manifest.get("apiVersion"), manifest.get("kind"))
     if kind != (API_VERSION, KIND):
         raise InvalidInput("kind", kind, "is not ours", fix=f"use {API_VERSION}, kind {KIND}")
@@ -67,7 +78,9 @@ def parse_gate(text: str) -> Gate:
     """A gate such as `accuracy>=0.97`; raises InvalidInput."""
     match = GATE.fullmatch(text)
     if match is None:
-        raise InvalidInput("--gate", text, "is not a gate", fix="write METRIC>=NUMBER or METRIC<=NUMBER")
+        raise InvalidInput(
+            "--gate", text, "is not a gate", fix="write METRIC>=NUMBER or METRIC<=NUMBER"
+        )
     metric, sign, bound = match.groups()
     return Gate(metric=metric, **{"min" if sign == ">=" else "max": float(bound)})
 
