@@ -1,0 +1,278 @@
+"""The sealed dataset's description: manifest, indexes and key file, without opening a shard.
+
+A dataset is a folder:
+
+    dataset.json                 what it is; its bytes bind the data keys, so it is never rewritten
+    <split>.index.jsonl          one line per shard; bound by its digest in dataset.json
+    shards/<split>-00000-of-00008.tfrecord.sealed
+    policy.json                  the owner's usage policy; its bytes bind the data keys as well
+    keys.json                    the wrapped data keys; a re-wrap replaces it and policy.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic import Field, model_validator
+
+from securetrain.api.digest import sha256_hex
+from securetrain.api.gateway import MAX_POLICY_BYTES, Sha256, WrappedDek
+from securetrain.api.names import Split, key_check_info
+from securetrain.api.types import Model
+from securetrain.errors import ManifestInvalid
+from securetrain.sealed import files, strict_json
+from securetrain.secret import Secret
+
+DATASET_FILE: Final = "dataset.json"
+POLICY_FILE: Final = "policy.json"
+KEYS_FILE: Final = "keys.json"
+SHARD_FOLDER: Final = "shards"
+
+CIPHER: Final = "AES256_GCM_HKDF_1MB"
+RECORDS: Final = "tf.train.Example"
+
+MAX_MANIFEST_BYTES: Final = 1 << 20
+MAX_KEYS_BYTES: Final = 1 << 14
+MAX_LINE_BYTES: Final = 512
+MAX_SHARDS: Final = 100_000
+MAX_SHARD_BYTES: Final = 1 << 27
+MAX_RECORD_VALUES: Final = 1 << 24
+MAX_CLASSES: Final = 10_000
+MAX_RECORDS: Final = 10**12
+
+UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+RFC3339_UTC: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$"
+
+Uuid = Annotated[str, Field(pattern=UUID)]
+Rfc3339 = Annotated[str, Field(pattern=RFC3339_UTC)]
+Dimension = Annotated[int, Field(ge=1, le=65_536)]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
+RecordCount = Annotated[int, Field(ge=1, le=MAX_RECORDS)]
+
+
+class Feature(Model):
+    """One feature of a record: how its values stand in the tf.train.Example."""
+
+    dtype: Literal["uint8", "int64"]
+    shape: Annotated[tuple[Dimension, ...], Field(max_length=8)]
+    """Dimensions without the batch; empty for a scalar."""
+    encoding: Literal["raw", "int64"]
+    """`raw`: bytes_list with one entry, C order. `int64`: int64_list."""
+
+    @property
+    def values(self) -> int:
+        """Number of values in one record."""
+        return prod(self.shape)
+
+
+class Task(Model):
+    """What a model is to learn."""
+
+    kind: Literal["classification"]
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
+    labels: Annotated[tuple[Label, ...], Field(max_length=MAX_CLASSES)]
+    """Names of the classes, in their order."""
+
+    @model_validator(mode="after")
+    def _one_name_per_class(self) -> Self:
+        if len(self.labels) != self.classes:
+            raise ValueError(f"there are {len(self.labels)} names for {self.classes} classes")
+        return self
+
+
+class SplitInfo(Model):
+    """One split as dataset.json describes it."""
+
+    records: RecordCount
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)]
+    index_sha256: Sha256
+    key_check: Sha256
+    """See `key_check`: tells a wrong key before a shard is read."""
+
+
+class Manifest(Model):
+    """dataset.json."""
+
+    format: Literal["securetrain/dataset/v1"]
+    id: Uuid
+    created: Rfc3339
+    records: Literal["tf.train.Example"]
+    """Encoding of the records inside the TFRecord frames of a shard."""
+    cipher: Literal["AES256_GCM_HKDF_1MB"]
+    features: Annotated[dict[str, Feature], Field(max_length=2)]
+    task: Task
+    splits: Annotated[dict[Split, SplitInfo], Field(max_length=len(Split))]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if set(self.splits) != set(Split):
+            raise ValueError(f"splits must be {', '.join(Split)}")
+        if set(self.features) != {"image", "label"}:
+            raise ValueError("features must be image and label")
+        image, label = self.features["image"], self.features["label"]
+        if (image.dtype, image.encoding, len(image.shape)) != ("uint8", "raw", 3):
+            raise ValueError("the image must be raw uint8 of height, width and channels")
+        if (label.dtype, label.encoding, label.shape) != ("int64", "int64", ()):
+            raise ValueError("the label must be one int64")
+        if image.values > MAX_RECORD_VALUES:
+            raise ValueError(f"an image has more than {MAX_RECORD_VALUES} values")
+        return self
+
+    @property
+    def total_records(self) -> int:
+        """Records of all splits."""
+        return sum(info.records for info in self.splits.values())
+
+
+class ShardEntry(Model):
+    """One line of an index."""
+
+    path: Annotated[str, Field(max_length=128)]
+    """Relative to the dataset's folder; always `shard_path(…)`, so it can never point elsewhere."""
+    records: RecordCount
+    bytes: Annotated[int, Field(ge=56, le=MAX_SHARD_BYTES)]
+    """Size of the sealed file."""
+    sha256: Sha256
+    """Digest of the sealed file."""
+
+
+class KeyRing(Model):
+    """keys.json."""
+
+    format: Literal["securetrain/keys/v1"]
+    keys: Annotated[dict[Split, WrappedDek], Field(max_length=len(Split))]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if set(self.keys) != set(Split):
+            raise ValueError(f"keys must be {', '.join(Split)}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SealedDataset:
+    """A dataset's description as read once from its folder: what is hashed is what is used."""
+
+    folder: Path
+    manifest: Manifest
+    manifest_bytes: bytes
+    manifest_sha256: str
+    policy_bytes: bytes
+    policy_sha256: str
+    keys: Mapping[Split, WrappedDek]
+    indexes: Mapping[Split, tuple[ShardEntry, ...]]
+
+    def shard_file(self, entry: ShardEntry) -> Path:
+        """Path of a shard."""
+        return self.folder / entry.path
+
+
+def shard_path(split: Split, index: int, count: int) -> str:
+    """Path of shard `index`, counted from 0, of `count`, relative to the dataset's folder."""
+    return f"{SHARD_FOLDER}/{split}-{index:05d}-of-{count:05d}.tfrecord.sealed"
+
+
+def index_path(split: Split) -> str:
+    """Path of a split's index, relative to the dataset's folder."""
+    return f"{split}.index.jsonl"
+
+
+def max_index_bytes(info: SplitInfo) -> int:
+    """Most bytes that a split's index may have."""
+    return info.shards * MAX_LINE_BYTES
+
+
+def key_check(dek: Secret, owner_id: str, name: str) -> str:
+    """Key check value, 64 hex digits: equal only for the same key, owner and name.
+
+    AES-GCM does not commit to its key, so a shard could be made that opens under two of them. This
+    value is compared before a shard is read; it tells nothing about the key.
+
+    Args:
+        dek: the data key.
+        owner_id: id of the dataset or model.
+        name: a split, or `model`.
+    """
+    derive = HKDF(hashes.SHA256(), length=32, salt=None, info=key_check_info(owner_id, name))
+    return derive.derive(dek.reveal()).hex()
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Parse dataset.json; raises ManifestInvalid."""
+    return strict_json.parse(Manifest, data, name=DATASET_FILE, limit=MAX_MANIFEST_BYTES)
+
+
+def parse_keys(data: bytes) -> dict[Split, WrappedDek]:
+    """Parse keys.json: the wrapped key of each split; raises ManifestInvalid."""
+    return strict_json.parse(KeyRing, data, name=KEYS_FILE, limit=MAX_KEYS_BYTES).keys
+
+
+def dump_keys(keys: Mapping[Split, WrappedDek]) -> bytes:
+    """Bytes of keys.json."""
+    return strict_json.dump(KeyRing(format="securetrain/keys/v1", keys=dict(keys)))
+
+
+def parse_index(data: bytes, info: SplitInfo, split: Split) -> tuple[ShardEntry, ...]:
+    """Parse a split's index and hold it against dataset.json.
+
+    Returns:
+        One entry per shard, in order.
+
+    Raises:
+        ManifestInvalid: digest, number of shards, number of records or a path is not as promised.
+    """
+    name = index_path(split)
+    if len(data) > max_index_bytes(info):
+        raise ManifestInvalid(f"{name} has {len(data)} bytes, more than {max_index_bytes(info)}.")
+    if sha256_hex(data) != info.index_sha256:
+        raise ManifestInvalid(f"{name} is not the index that {DATASET_FILE} names.")
+    lines = data.removesuffix(b"\n").split(b"\n")
+    if len(lines) != info.shards:
+        raise ManifestInvalid(f"{name} has {len(lines)} lines for {info.shards} shards.")
+    entries = tuple(_entry(line, name, number) for number, line in enumerate(lines))
+    if sum(entry.records for entry in entries) != info.records:
+        raise ManifestInvalid(f"{name} does not add up to {info.records} records.")
+    for index, entry in enumerate(entries):
+        if entry.path != shard_path(split, index, info.shards):
+            raise ManifestInvalid(f"{name} line {index + 1}: the path is not the shard's own.")
+    return entries
+
+
+def load_dataset(folder: Path) -> SealedDataset:
+    """Read a dataset's description; shards are not opened.
+
+    Raises:
+        ManifestInvalid: a file is missing, is a link, is too long, or is not what it should be.
+    """
+    manifest_bytes = files.read(folder, DATASET_FILE, MAX_MANIFEST_BYTES)
+    manifest = parse_manifest(manifest_bytes)
+    policy_bytes = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
+    keys = parse_keys(files.read(folder, KEYS_FILE, MAX_KEYS_BYTES))
+    indexes = {
+        split: parse_index(
+            files.read(folder, index_path(split), max_index_bytes(info)), info, split
+        )
+        for split, info in manifest.splits.items()
+    }
+    return SealedDataset(
+        folder=folder,
+        manifest=manifest,
+        manifest_bytes=manifest_bytes,
+        manifest_sha256=sha256_hex(manifest_bytes),
+        policy_bytes=policy_bytes,
+        policy_sha256=sha256_hex(policy_bytes),
+        keys=keys,
+        indexes=indexes,
+    )
+
+
+def _entry(line: bytes, name: str, number: int) -> ShardEntry:
+    return strict_json.parse(
+        ShardEntry, line, name=f"{name} line {number + 1}", limit=MAX_LINE_BYTES
+    )

@@ -1,0 +1,112 @@
+"""Reads and writes of sealed folders: bounded, link-free reads; durable writes.
+
+Whoever may write to the storage must not be able to send a read elsewhere with a link, or to fill
+the reader's memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from securetrain.errors import BadConfiguration, IntegrityError, ManifestInvalid
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def read(
+    folder: Path, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid
+) -> bytes:
+    """Content of a file of a sealed folder, read once.
+
+    Args:
+        folder: the sealed folder; may itself be reached by a link.
+        name: relative path as the format defines it.
+        limit: most bytes that the file may have.
+        error: class of what is raised.
+
+    Raises:
+        IntegrityError: of class `error`: missing, a link, not a regular file, or too long.
+        BadConfiguration: the system does not let us read it.
+    """
+    with open_regular(folder, name, limit, error) as (stream, size):
+        data = stream.read(limit + 1)
+    if len(data) != size:
+        raise error(f"{name} changed while it was read.")
+    return data
+
+
+@contextmanager
+def open_regular(
+    folder: Path, name: str, limit: int, error: type[IntegrityError]
+) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file for reading without following a link below `folder`.
+
+    Yields:
+        The stream and the file's size in bytes.
+
+    Raises:
+        IntegrityError, BadConfiguration: as `read`.
+    """
+    try:
+        file = _open_below(folder, name)
+    except OSError as failure:
+        raise _unreadable(name, failure, error) from None
+    with os.fdopen(file, "rb") as stream:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise error(f"{name} is not a regular file.")
+        if status.st_size > limit:
+            raise error(f"{name} has {status.st_size} bytes, more than {limit}.")
+        yield stream, status.st_size
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that does not exist yet, and have it on the disk when this returns."""
+    with create(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def create(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file for writing; on leaving it is on the disk."""
+    with path.open("xb") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _open_below(folder: Path, name: str) -> int:
+    *parents, last = name.split("/")
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parents:
+            inner = os.open(part, _FOLDER, dir_fd=at)
+            os.close(at)
+            at = inner
+        return os.open(last, _READ, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _unreadable(name: str, failure: OSError, error: type[IntegrityError]) -> Exception:
+    if failure.errno == errno.ENOENT:
+        return error(f"{name} does not exist.")
+    if failure.errno in (errno.EACCES, errno.EPERM):
+        return BadConfiguration(f"{name} may not be read.", fix="give yourself read access to it")
+    return error(f"{name} cannot be read ({os.strerror(failure.errno or 0)}): is it a link?")

@@ -1,0 +1,182 @@
+"""Authenticated encryption of files as a stream: Tink's AES256_GCM_HKDF_1MB.
+
+Any language's Tink reads what is written here, and the other way round. The format:
+
+    header     byte 40, salt[32], nonce prefix[7]
+    key        HKDF-SHA256(ikm = DEK, salt = salt, info = associated data), 32 bytes
+    segment i  AES-256-GCM with nonce = prefix, i as 4 bytes big-endian, 1 if last else 0
+    sizes      header and segment 0 fill one MiB, so do all later segments but the last
+
+A file that was cut, extended, reordered, changed or moved elsewhere does not open. Buffers are
+reused, so a stream of any length costs three MiB of memory.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from mmap import mmap
+from typing import BinaryIO, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from securetrain.errors import ShardCorrupt, WrongKey
+from securetrain.secret import Secret
+
+SEGMENT: Final = 1 << 20
+TAG: Final = 16
+SALT: Final = 32
+PREFIX: Final = 7
+HEADER: Final = 1 + SALT + PREFIX
+KEY: Final = 32
+MAX_SEGMENTS: Final = 1 << 32
+
+_CHANGED: Final = "A sealed file was changed, cut or moved, or is sealed under another key."
+
+
+def sealed_size(plain: int) -> int:
+    """Size in bytes of the sealed form of `plain` bytes."""
+    segments = max(1, -(-(plain + HEADER) // (SEGMENT - TAG)))
+    return HEADER + plain + segments * TAG
+
+
+def plain_size(sealed: int) -> int:
+    """Size in bytes of what a sealed file of `sealed` bytes holds; raises ShardCorrupt."""
+    segments = -(-sealed // SEGMENT)
+    if sealed < HEADER + TAG or segments > MAX_SEGMENTS or 0 < sealed % SEGMENT < TAG:
+        raise ShardCorrupt(f"A sealed file cannot have {sealed} bytes.")
+    return sealed - HEADER - segments * TAG
+
+
+def encrypt_stream(src: BinaryIO, dst: BinaryIO, dek: Secret, associated_data: bytes) -> int:
+    """Encrypt all of `src` to `dst`.
+
+    Args:
+        src: plaintext, read to its end.
+        dst: takes the sealed bytes.
+        dek: data key, 32 bytes.
+        associated_data: binds the file to its place; needed again to open it.
+
+    Returns:
+        Number of bytes written.
+    """
+    salt, prefix = os.urandom(SALT), os.urandom(PREFIX)
+    aead = _derive(dek, salt, associated_data)
+    written = _write(dst, bytes([HEADER]) + salt + prefix)
+    current, following, sealed = (memoryview(bytearray(SEGMENT)) for _ in range(3))
+    length = _fill(src, current[: SEGMENT - TAG - HEADER])
+    index, last = 0, False
+    while not last:
+        # One segment of look-ahead tells whether this one is the last.
+        ahead = _fill(src, following[: SEGMENT - TAG])
+        last = ahead == 0
+        size = length + TAG
+        aead.encrypt_into(_nonce(prefix, index, last), current[:length], None, sealed[:size])
+        written += _write(dst, sealed[:size])
+        current, following, length, index = following, current, ahead, index + 1
+    return written
+
+
+def decrypt_into(
+    src: BinaryIO,
+    sealed: int,
+    dek: Secret,
+    associated_data: bytes,
+    out: bytearray | memoryview | mmap,
+) -> int:
+    """Decrypt a sealed file of exactly `sealed` bytes into `out`.
+
+    Args:
+        src: the sealed file at its start; must end after `sealed` bytes.
+        sealed: size of the sealed file in bytes.
+        dek: data key, 32 bytes.
+        associated_data: what the file was sealed with.
+        out: writable bytes, at least `plain_size(sealed)` of them.
+
+    Returns:
+        Number of plaintext bytes.
+
+    Raises:
+        ShardCorrupt: the file is not the whole of what was sealed with this key for this place;
+            nothing of it is left in `out`.
+        ValueError: `out` is too small.
+    """
+    plain = plain_size(sealed)
+    with memoryview(out) as view, view.cast("B") as target:
+        if len(target) < plain:
+            raise ValueError(f"the buffer has {len(target)} bytes, {plain} are needed")
+        try:
+            _decrypt_segments(src, sealed, dek, associated_data, target)
+        except (ShardCorrupt, InvalidTag):
+            target[:plain] = bytes(plain)
+            raise ShardCorrupt(_CHANGED) from None
+    return plain
+
+
+def encrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
+    """Sealed form of `data`; see `encrypt_stream`."""
+    sealed = BytesIO()
+    encrypt_stream(BytesIO(data), sealed, dek, associated_data)
+    return sealed.getvalue()
+
+
+def decrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
+    """Plaintext of sealed `data`; raises ShardCorrupt, see `decrypt_into`."""
+    out = bytearray(plain_size(len(data)))
+    decrypt_into(BytesIO(data), len(data), dek, associated_data, out)
+    return bytes(out)
+
+
+def _decrypt_segments(
+    src: BinaryIO, sealed: int, dek: Secret, associated_data: bytes, out: memoryview
+) -> None:
+    header = memoryview(bytearray(HEADER))
+    if _fill(src, header) != HEADER or header[0] != HEADER:
+        raise ShardCorrupt(_CHANGED)
+    salt, prefix = bytes(header[1 : 1 + SALT]), bytes(header[1 + SALT :])
+    aead = _derive(dek, salt, associated_data)
+    buffer = memoryview(bytearray(min(SEGMENT, sealed)))
+    left, index, at = sealed - HEADER, 0, 0
+    while left:
+        size = min(left, SEGMENT - (0 if index else HEADER))
+        if _fill(src, buffer[:size]) != size:
+            raise ShardCorrupt(_CHANGED)
+        left -= size
+        end = at + size - TAG
+        aead.decrypt_into(_nonce(prefix, index, left == 0), buffer[:size], None, out[at:end])
+        at, index = end, index + 1
+    if src.read(1):
+        raise ShardCorrupt(_CHANGED)
+
+
+def _derive(dek: Secret, salt: bytes, associated_data: bytes) -> AESGCM:
+    if len(dek) != KEY:
+        raise WrongKey(f"A data key has {KEY} bytes, not {len(dek)}.")
+    derive = HKDF(hashes.SHA256(), length=KEY, salt=salt, info=associated_data)
+    return AESGCM(derive.derive(dek.reveal()))
+
+
+def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
+    return prefix + index.to_bytes(4, "big") + bytes([last])
+
+
+def _write(dst: BinaryIO, data: bytes | memoryview) -> int:
+    """Write all of `data`: an unbuffered file may take less at once."""
+    done = 0
+    while done < len(data):
+        done += dst.write(data[done:])
+    return done
+
+
+def _fill(src: BinaryIO, view: memoryview) -> int:
+    """Read until `view` is full or `src` ends; returns the number of bytes read."""
+    done = 0
+    while done < len(view):
+        chunk = src.readinto(view[done:])  # type: ignore[attr-defined]
+        if not chunk:
+            break
+        done += chunk
+    return done
