@@ -6,12 +6,14 @@
     │   ├── PolicyDenied            the data owner's usage policy does not allow it
     │   ├── NotOurPod               the caller is not the pod that was launched
     │   ├── AlreadyGranted          this pod has had its keys
-    │   └── VaultDenied             Vault answered 403
+    │   ├── VaultDenied             Vault answered 403
+    │   └── ClusterDenied           the API server refused the caller
     ├── TryAgain               11   a new attempt may succeed
     │   ├── VaultUnavailable        unreachable, answering 429/5xx, too slow
     │   ├── VaultSealed
     │   ├── GatewayUnavailable
     │   ├── GrantLost               a wrapping token that cannot be spent any more
+    │   ├── ClusterUnavailable      the API server is away or overloaded
     │   └── GuardMissing            the cluster's admission guards are not in place
     ├── IntegrityError         12   bytes are not what was sealed, signed or promised
     │   ├── ShardCorrupt
@@ -24,6 +26,7 @@
     ├── BadConfiguration       13   a setting, a spec or an environment is wrong
     │   ├── InvalidInput            names the field, the value and the fix
     │   ├── OutputExists
+    │   ├── JobNotFound
     │   └── VaultMisconfigured
     └── GatesMissed            14   the model was evaluated and is not good enough
 
@@ -103,6 +106,10 @@ class VaultDenied(Refused):
     """Vault answered 403."""
 
 
+class ClusterDenied(Refused):
+    """The API server refused the caller."""
+
+
 class TryAgain(SecuretrainError):
     """A new attempt may succeed."""
 
@@ -124,6 +131,10 @@ class GatewayUnavailable(TryAgain):
 
 class GrantLost(TryAgain):
     """A wrapping token is spent, expired or was never answered."""
+
+
+class ClusterUnavailable(TryAgain):
+    """The API server cannot be reached or is overloaded."""
 
 
 class GuardMissing(TryAgain):
@@ -182,6 +193,10 @@ class InvalidInput(BadConfiguration):
 
 class OutputExists(BadConfiguration):
     """The output folder holds something already."""
+
+
+class JobNotFound(BadConfiguration):
+    """There is no job of that name."""
 
 
 class VaultMisconfigured(BadConfiguration):

@@ -18,27 +18,16 @@ from securetrain.api.names import AUDIT_KEY, GROUP, PLURAL, VERSION, audit_confi
 from securetrain.api.types import TERMINAL_PHASES, JobSpec
 from securetrain.errors import (
     BadConfiguration,
+    ClusterDenied,
+    ClusterUnavailable,
     ExitCode,
     InvalidInput,
-    Refused,
+    JobNotFound,
     SecuretrainError,
-    TryAgain,
 )
 
 POLL_SECONDS: Final = 1.0
 TIMEOUT: Final = (5, 30)
-
-
-class ClusterUnavailable(TryAgain):
-    """The API server cannot be reached or is overloaded."""
-
-
-class ClusterDenied(Refused):
-    """The API server refused the caller."""
-
-
-class JobNotFound(BadConfiguration):
-    """There is no job of that name."""
 
 
 @dataclass(frozen=True, slots=True)
