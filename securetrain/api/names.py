@@ -28,7 +28,7 @@ GUARDS: Final = (
     "securetrain-pod-create",
     "securetrain-job",
     "securetrain-token",
-    "securetrain-network-policy",
+    "securetrain-netpol",
     "securetrain-status",
 )
 """ValidatingAdmissionPolicies, and bindings of the same names, that must deny before any grant."""
