@@ -11,6 +11,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT
 from securetrain.api.types import IMAGE, Model, Name
 from securetrain.errors import InvalidInput
 from securetrain.vault.connection import VaultConnection
@@ -36,7 +37,8 @@ class Settings(Model):
     trainer_image: Annotated[str, Field(pattern=IMAGE, max_length=512)]
     """The built-in trainer, by digest; it also certifies."""
     gateway_url: str
-    gateway_port: int = 8443
+    gateway_port: int = GATEWAY_PORT
+    health_port: int = HEALTH_PORT
     gateway_names: tuple[str, ...]
     """DNS names in the gateway's certificate."""
     gateway_egress: Annotated[dict[str, str], Field()] = {
@@ -51,6 +53,8 @@ class Settings(Model):
     """The CNI hides the pods' addresses from the gateway: skip that check."""
     ignored_annotation_prefixes: tuple[str, ...] = ()
     """Annotations that the CNI adds to pods."""
+    audit_file: str | None = None
+    """A file, on a volume of its own, that gets every audit line besides standard output."""
     require_guards: bool = True
     """Refuse grants while an admission guard is missing."""
     wrap_ttl_seconds: Annotated[int, Field(ge=10, le=60)] = 30
