@@ -1,1 +1,1 @@
-"""The key gateway: the only door through which a pod gets keys."""
+"""The key gateway: who calls, is it the pod that was launched, may it have keys, what came out."""

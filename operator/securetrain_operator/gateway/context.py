@@ -1,0 +1,97 @@
+"""What grants and results share: the job of an attested pod, and how a job fails for good."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from securetrain.api.names import API_VERSION, PLURAL
+from securetrain.api.types import JobSpec
+from securetrain.errors import (
+    IntegrityError,
+    NotOurPod,
+    PolicyDenied,
+    SecuretrainError,
+    VaultMisconfigured,
+)
+from securetrain.vault.connection import VaultConnection
+from securetrain_operator.core.observed import parse_job
+from securetrain_operator.errors import GrantsExhausted
+from securetrain_operator.gateway.gatekeeper import Attested
+from securetrain_operator.ports import Clock, Cluster, Events, Object, Records, Vault, Wakeup
+from securetrain_operator.settings import Settings
+
+JOBS: Final = f"{API_VERSION}/{PLURAL}"
+FATAL: Final = (PolicyDenied, IntegrityError, GrantsExhausted)
+"""What an attested pod may bring on its own job; all else is waited for or the pod's own affair."""
+MAX_MESSAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The ports that answer a call, in one hand."""
+
+    cluster: Cluster
+    records: Records
+    vault: Vault
+    events: Events
+    wakeup: Wakeup
+    settings: Settings
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The job that an attested pod works for, as it stands in the cluster and the settings."""
+
+    job: Object
+    spec: JobSpec
+    connection: VaultConnection
+
+
+async def resolve(services: Services, pod: Attested) -> Resolved:
+    """Read the job and its Vault connection.
+
+    Raises:
+        NotOurPod: the job is gone, is being deleted, or is not the one that was launched.
+        VaultMisconfigured: the settings no longer hold the connection that the pod was told.
+    """
+    ref = pod.record.job
+    item = await services.cluster.read(JOBS, ref.namespace, ref.name)
+    job = parse_job(item) if item else None
+    if item is None or job is None or job.ref.uid != ref.uid or job.deleting or job.spec is None:
+        raise NotOurPod(f"{pod.caller}: its job is gone")
+    if job.spec_sha256 != pod.record.spec_sha256:
+        raise NotOurPod(f"{pod.caller}: its job was changed since it was launched")
+    name = job.spec.vault_connection_ref.name
+    connection = services.settings.connection(name)
+    told = (pod.run.vault.url, pod.run.transit_mount)
+    if (
+        connection is None
+        or not connection.allows(ref.namespace)
+        or (connection.address, connection.transit_mount) != told
+    ):
+        raise VaultMisconfigured(
+            f"Vault connection {name} is not what it was when the job was launched",
+            fix="restore it in the operator's settings, or run the job again under a new name",
+        )
+    return Resolved(item, job.spec, connection)
+
+
+@asynccontextmanager
+async def failing(services: Services, pod: Attested) -> AsyncIterator[None]:
+    """Let an attested pod's own job fail for good on errors that no retry can mend."""
+    try:
+        yield
+    except FATAL as error:
+        await fail(services, pod.uid, error)
+        raise
+
+
+async def fail(services: Services, uid: str, error: SecuretrainError) -> None:
+    """Mark a job as failed, with the error's reason, and have it reconciled."""
+    message, time = str(error)[:MAX_MESSAGE], services.clock.rfc3339()
+    await services.records.update(uid, lambda record: record.failed(error.reason, message, time))
+    services.wakeup.enqueue(uid)
