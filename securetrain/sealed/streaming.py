@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from mmap import mmap
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -37,21 +37,24 @@ MAX_SEGMENTS: Final = 1 << 32
 _CHANGED: Final = "A sealed file was changed, cut or moved, or is sealed under another key."
 
 
-def sealed_size(plain: int) -> int:
-    """Size in bytes of the sealed form of `plain` bytes."""
-    segments = max(1, -(-(plain + HEADER) // (SEGMENT - TAG)))
-    return HEADER + plain + segments * TAG
+class Writer(Protocol):
+    """Takes bytes: a binary file, or what wraps one."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Take some of `data`; returns how many bytes."""
+        ...
 
 
 def plain_size(sealed: int) -> int:
     """Size in bytes of what a sealed file of `sealed` bytes holds; raises ShardCorrupt."""
     segments = -(-sealed // SEGMENT)
-    if sealed < HEADER + TAG or segments > MAX_SEGMENTS or 0 < sealed % SEGMENT < TAG:
+    empty_last = segments > 1 and 0 < sealed % SEGMENT <= TAG
+    if sealed < HEADER + TAG or segments > MAX_SEGMENTS or empty_last:
         raise ShardCorrupt(f"A sealed file cannot have {sealed} bytes.")
     return sealed - HEADER - segments * TAG
 
 
-def encrypt_stream(src: BinaryIO, dst: BinaryIO, dek: Secret, associated_data: bytes) -> int:
+def encrypt_stream(src: BinaryIO, dst: Writer, dek: Secret, associated_data: bytes) -> int:
     """Encrypt all of `src` to `dst`.
 
     Args:
@@ -163,7 +166,7 @@ def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
     return prefix + index.to_bytes(4, "big") + bytes([last])
 
 
-def _write(dst: BinaryIO, data: bytes | memoryview) -> int:
+def _write(dst: Writer, data: bytes | memoryview) -> int:
     """Write all of `data`: an unbuffered file may take less at once."""
     done = 0
     while done < len(data):
