@@ -1,38 +1,45 @@
 """Is a pod cut off from the network but for what its job needs. Pure.
 
 NetworkPolicies add up: one more that selects the pod can open what ours closes. So all that select
-it are evaluated, by its live labels: ours must be there, close both directions and open nothing
-wide, and no other may open anything.
+it are evaluated, by its live labels: ours must be there as it was built, and no other may open
+anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from securetrain_operator.ports import Object
 
-BOTH: Final = frozenset({"Ingress", "Egress"})
 
-
-def openings(labels: Mapping[str, str], policies: Sequence[Object], ours: str) -> tuple[str, ...]:
-    """What keeps a pod from being isolated; empty if it is.
+def intact(labels: Mapping[str, str], policies: Sequence[Object], ours: Object) -> bool:
+    """Whether the job's own policy selects the pod and says exactly what it was built to say.
 
     Args:
         labels: the pod's live labels.
         policies: all NetworkPolicies of its namespace.
-        ours: name of the job's own policy.
+        ours: the job's policy as the operator builds it.
     """
-    selecting = [p for p in policies if selects(p.get("spec", {}).get("podSelector"), labels)]
-    own = [p for p in selecting if p["metadata"]["name"] == ours]
+    name = ours["metadata"]["name"]
+    live = [policy for policy in policies if policy["metadata"]["name"] == name]
     return (
-        *(() if own else (f"NetworkPolicy {ours} is missing or does not select the pod",)),
-        *(opening for policy in own for opening in _own_openings(policy.get("spec", {}))),
-        *(
-            f"NetworkPolicy {policy['metadata']['name']} adds an opening"
-            for policy in selecting
-            if policy not in own and _opens(policy.get("spec", {}))
-        ),
+        len(live) == 1
+        and _said(live[0].get("spec", {})) == _said(ours["spec"])
+        and selects(live[0]["spec"].get("podSelector"), labels)
+    )
+
+
+def openings(
+    labels: Mapping[str, str], policies: Sequence[Object], ours: Object
+) -> tuple[str, ...]:
+    """Names of the other policies that select the pod and open anything."""
+    return tuple(
+        str(policy["metadata"]["name"])
+        for policy in policies
+        if policy["metadata"]["name"] != ours["metadata"]["name"]
+        and (policy.get("spec", {}).get("ingress") or policy.get("spec", {}).get("egress"))
+        and selects(policy["spec"].get("podSelector"), labels)
     )
 
 
@@ -59,20 +66,6 @@ def _matches(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
             return True
 
 
-def _opens(spec: Mapping[str, Any]) -> bool:
-    return bool(spec.get("ingress") or spec.get("egress"))
-
-
-def _own_openings(spec: Mapping[str, Any]) -> Iterator[str]:
-    if set(spec.get("policyTypes") or ()) != BOTH:
-        yield "the job's NetworkPolicy does not close both directions"
-    if spec.get("ingress"):
-        yield "the job's NetworkPolicy lets connections in"
-    for rule in spec.get("egress") or ():
-        peers = rule.get("to") or ()
-        if not peers or any(_is_everywhere(peer) for peer in peers):
-            yield "the job's NetworkPolicy lets connections out to everywhere"
-
-
-def _is_everywhere(peer: Mapping[str, Any]) -> bool:
-    return not peer or str((peer.get("ipBlock") or {}).get("cidr", "")).endswith("/0")
+def _said(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy's spec without empty fields, which the API server may leave out."""
+    return {key: value for key, value in spec.items() if value}
