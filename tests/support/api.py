@@ -1,0 +1,168 @@
+"""A bare REST client of a real API server, as any user: what a thief would use, not kubectl."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+import yaml
+
+Object = dict[str, Any]
+
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+RESOURCES = {
+    "ConfigMap": "configmaps",
+    "CustomResourceDefinition": "customresourcedefinitions",
+    "Job": "jobs",
+    "Namespace": "namespaces",
+    "NetworkPolicy": "networkpolicies",
+    "Pod": "pods",
+    "RoleBinding": "rolebindings",
+    "SecureTrainingJob": "securetrainingjobs",
+    "Service": "services",
+    "ServiceAccount": "serviceaccounts",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+    "Deployment": "deployments",
+    "Role": "roles",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status code and JSON body of an answer."""
+
+    status: int
+    body: Object
+
+    @property
+    def ok(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def message(self) -> str:
+        """What the API server says about a refusal."""
+        return str(self.body.get("message", ""))
+
+    def expect(self, *statuses: int) -> Object:
+        """The body, if the status is one of those (by default any 2xx); fails otherwise."""
+        assert self.status in statuses if statuses else self.ok, f"{self.status}: {self.message}"
+        return self.body
+
+
+class Api:
+    """One user at one API server.
+
+    Args:
+        kubeconfig: of an administrator; `as_user` impersonates others by it, with RBAC evaluated.
+    """
+
+    def __init__(self, kubeconfig: Path, user: str = "", groups: Sequence[str] = ()) -> None:
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, login = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self._kubeconfig = kubeconfig
+        self._server = cluster["server"]
+        self._headers = urllib3.HTTPHeaderDict({"Accept": "application/json"})
+        if user:
+            self._headers.add("Impersonate-User", user)
+        for group in groups:
+            self._headers.add("Impersonate-Group", group)
+        self._pool = _pool(cluster["certificate-authority-data"], login)
+
+    def as_user(self, user: str, *groups: str) -> Api:
+        """The same server as seen by another user."""
+        return Api(self._kubeconfig, user, groups)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request; `body` is sent as JSON."""
+        headers = self._headers.copy()
+        headers["Content-Type"] = content_type
+        response = self._pool.request(
+            method,
+            self._server + path + ("?" + urlencode(query) if query else ""),
+            body=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+            retries=False,
+        )
+        return Answer(response.status, _json(response.data))
+
+    def get(self, path: str) -> Answer:
+        """Read an object or a list."""
+        return self.call("GET", path)
+
+    def create(self, body: Object, *, dry_run: bool = False) -> Answer:
+        """Create an object at the path of its kind."""
+        query = {"dryRun": "All"} if dry_run else None
+        return self.call("POST", collection(body), body, query=query)
+
+    def patch(self, path: str, body: Object, *, content_type: str = MERGE_PATCH) -> Answer:
+        """Change an object by a merge patch."""
+        return self.call("PATCH", path, body, content_type=content_type)
+
+    def apply(self, body: Object) -> Answer:
+        """Create or change an object by server-side apply."""
+        path = f"{collection(body)}/{body['metadata']['name']}"
+        query = {"fieldManager": "tests", "force": "true"}
+        return self.call("PATCH", path, body, content_type=APPLY_PATCH, query=query)
+
+    def delete(self, path: str, **options: str) -> Answer:
+        """Delete an object or a collection; options such as propagationPolicy="Orphan"."""
+        return self.call("DELETE", path, options or None)
+
+
+def _pool(authority: str, login: Mapping[str, str]) -> urllib3.PoolManager:
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for name in ("client-certificate-data", "client-key-data"):
+            files[name] = os.path.join(folder, name)
+            Path(files[name]).write_bytes(base64.b64decode(login[name]))
+        context = urllib3.util.create_urllib3_context()
+        context.load_verify_locations(cadata=base64.b64decode(authority).decode())
+        context.load_cert_chain(files["client-certificate-data"], files["client-key-data"])
+    return urllib3.PoolManager(ssl_context=context, timeout=20)
+
+
+def _json(data: bytes) -> Object:
+    try:
+        parsed = json.loads(data)
+    except ValueError:
+        return {"message": data.decode(errors="replace")}
+    return parsed if isinstance(parsed, dict) else {"message": str(parsed)}
+
+
+def collection(body: Mapping[str, Any]) -> str:
+    """Path of the collection that an object belongs to."""
+    version = body["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    namespace = body["metadata"].get("namespace")
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{scope}/{RESOURCES[body['kind']]}"
+
+
+def eventually(check: Callable[[], bool], what: str, *, seconds: float = 20.0) -> None:
+    """Wait until `check` holds; fails naming `what`."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
