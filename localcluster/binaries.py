@@ -28,7 +28,8 @@ _LDFLAGS = (
     f" -X {_VERSION}.gitMajor={_MAJOR} -X {_VERSION}.gitMinor={_MINOR}"
 )
 _PINNED = {name: f"k8s.io/kubernetes/cmd/{name}" for name in _COMPONENTS} | {
-    "etcd": "go.etcd.io/etcd/server/v3"
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "pause": "./pause",
 }
 """Built from the go.mod beside this file."""
 
@@ -44,7 +45,7 @@ _OLDEST_GO = (1, 26)
 
 def folder() -> Path:
     """Where `ensure` puts the programs; a new version of any of them is a new folder."""
-    inputs = [(_MODULE / name).read_bytes() for name in ("go.mod", "go.sum")]
+    inputs = [(_MODULE / name).read_bytes() for name in ("go.mod", "go.sum", "pause/main.go")]
     return cache.root() / "bin" / cache.key(*inputs, _LDFLAGS, *_INSTALLED.values())
 
 

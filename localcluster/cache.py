@@ -31,11 +31,21 @@ def tree(folders: Iterable[Path], patterns: tuple[str, ...] = ("*.py",)) -> byte
     """A digest of the files below some folders: their paths and their content."""
     digest = hashlib.sha256()
     for folder in folders:
-        files = {file for pattern in patterns for file in folder.rglob(pattern) if file.is_file()}
+        found = (file for pattern in patterns for file in folder.rglob(pattern))
+        files = {file for file in found if file.is_file() and file.suffix != ".pyc"}
         for file in sorted(files):
             digest.update(f"{folder.name}/{file.relative_to(folder)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.digest()
+
+
+@contextmanager
+def lock(file: Path) -> Iterator[None]:
+    """Keeps other processes that lock the same file waiting."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -44,9 +54,7 @@ def building(target: Path) -> Iterator[Path | None]:
 
     The folder becomes `target` by rename when the block ends well: nobody ever sees half of it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(target.with_name(f".{target.name}.lock")):
         if target.exists():
             yield None
             return

@@ -118,8 +118,6 @@ class ControlPlane:
         """
         programs = binaries.ensure()
         pki = self._credentials()
-        if not self._apiserver.running and self._port is not None:
-            ports.require_free([(self._advertise, self._port)])
         self._etcd.start([programs / "etcd", *self._etcd_flags()])
         self._apiserver.start([programs / "kube-apiserver", *self._apiserver_flags()])
         self._manager.start([programs / "kube-controller-manager", *self._manager_flags()])

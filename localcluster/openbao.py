@@ -41,7 +41,7 @@ class OpenBao:
         self._state = state.absolute()
         self._port = port
         self._listen = tuple(listen)
-        self._process = Process("openbao", self._state, die_with_parent=die_with_parent)
+        self.process = Process("openbao", self._state, die_with_parent=die_with_parent)
 
     @property
     def address(self) -> str:
@@ -71,7 +71,7 @@ class OpenBao:
     @property
     def running(self) -> bool:
         """Whether the server's process is alive."""
-        return self._process.running
+        return self.process.running
 
     @property
     def sealed(self) -> bool:
@@ -84,10 +84,7 @@ class OpenBao:
         Raises:
             ClusterError: it does not come up; the message ends with its log's last lines.
         """
-        if not self._process.running:
-            if self._port is not None:
-                ports.require_free((host, self._port) for host in self._listen)
-            self._process.start([_program(), "server", f"-config={self._write_config()}"])
+        self.process.start([_program(), "server", f"-config={self._write_config()}"])
         self._wait(lambda: self._status() in {200, 429, 501, 503}, "OpenBao's answer")
         if not self._init_file.exists():
             answer = self._call("PUT", "/v1/sys/init", {"secret_shares": 1, "secret_threshold": 1})
@@ -96,7 +93,7 @@ class OpenBao:
 
     def stop(self) -> None:
         """Stops the server and keeps its data."""
-        self._process.stop()
+        self.process.stop()
 
     def seal(self) -> None:
         """Seals the server, as an operator would in an emergency."""
@@ -152,12 +149,18 @@ class OpenBao:
             }
             for host in self._listen
         ]
+        # there is nobody to lose an election to, so it need not wait long for one
+        raft_storage = {
+            "path": str(self._state / "raft"),
+            "node_id": "local",
+            "performance_multiplier": "1",
+        }
         audit = {"file_path": str(self.audit_log), "log_raw": "false"}
         return {
             "ui": False,
             "api_addr": self.address,
             "cluster_addr": f"https://{raft}",
-            "storage": {"raft": {"path": str(self._state / "raft"), "node_id": "local"}},
+            "storage": {"raft": raft_storage},
             "listener": listeners,
             "audit": [{"type": "file", "path": "file", "options": audit}],
         }
@@ -180,7 +183,7 @@ class OpenBao:
         return parsed
 
     def _wait(self, condition: Any, what: str) -> None:
-        wait_until(condition, what, seconds=30, processes=[self._process])
+        wait_until(condition, what, seconds=30, processes=[self.process])
 
 
 def _program() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Iterable
@@ -37,7 +38,7 @@ def require_free(addresses: Iterable[tuple[str, int]]) -> None:
     Raises:
         ClusterError: names every address that is taken.
     """
-    taken = [f"{host}:{port}" for host, port in addresses if not _can_bind(host, port)]
+    taken = [f"{host}:{port}" for host, port in addresses if not _free(host, port)]
     if taken:
         raise ClusterError(
             f"another process listens on {', '.join(taken)}",
@@ -45,11 +46,11 @@ def require_free(addresses: Iterable[tuple[str, int]]) -> None:
         )
 
 
-def _can_bind(host: str, port: int) -> bool:
+def _free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
     return True

@@ -6,6 +6,7 @@ file therefore holds the start time from /proc too, and nothing is signalled unl
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -75,11 +76,8 @@ class Process:
     @property
     def pid(self) -> int | None:
         """The pid if the process is alive and still ours, else None."""
-        try:
-            pid, started = self._pid_file.read_text().split()
-        except (FileNotFoundError, ValueError):
-            return None
-        return int(pid) if start_time(int(pid)) == started else None
+        pid, started, _ = self._recorded()
+        return int(pid) if pid and start_time(int(pid)) == started else None
 
     @property
     def running(self) -> bool:
@@ -87,9 +85,15 @@ class Process:
         return self.pid is not None
 
     def start(self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
-        """Starts it in a session of its own, unless it runs already; output goes to the log."""
+        """Starts it in a session of its own, output to the log.
+
+        It is left alone when it runs already, and restarted when it runs with other arguments.
+        """
+        command = hashlib.sha256("\0".join(map(str, argv)).encode()).hexdigest()
         if self.running:
-            return
+            if self._recorded()[2] == command:
+                return
+            self.stop()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         guard = ["setpriv", "--pdeathsig", "KILL", "--"] if self._die_with_parent else []
         with self.log.open("ab") as log:
@@ -101,7 +105,7 @@ class Process:
                 env=_clean_environment() | dict(env or {}),
                 start_new_session=True,
             )
-        self._write_pid(self._popen.pid)
+        self._record(self._popen.pid, command)
 
     def stop(self, *, seconds: float = 10) -> None:
         """Asks it to end, kills it when time is up, and removes the pid file; harmless if gone."""
@@ -123,12 +127,20 @@ class Process:
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
         return "".join(f"\n  {self.name}: {line}" for line in text)
 
-    def _write_pid(self, pid: int) -> None:
+    def _recorded(self) -> tuple[str, str, str]:
+        """Pid, start time and digest of the arguments; empty when nothing was recorded."""
+        try:
+            pid, started, command = self._pid_file.read_text().split()
+        except (FileNotFoundError, ValueError):
+            return "", "", ""
+        return pid, started, command
+
+    def _record(self, pid: int, command: str) -> None:
         started = start_time(pid)
         if started is None:
             raise ClusterError(f"{self.name} ended at once.{self.tail()}")
         temporary = self._pid_file.with_suffix(".tmp")
-        temporary.write_text(f"{pid} {started}\n")
+        temporary.write_text(f"{pid} {started} {command}\n")
         temporary.replace(self._pid_file)
 
     def _wait_gone(self, seconds: float) -> None:

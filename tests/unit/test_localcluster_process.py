@@ -32,12 +32,19 @@ def test_starting_twice_keeps_the_first_one(sleeper: Process) -> None:
     assert sleeper.pid == before
 
 
+def test_other_arguments_restart_it(sleeper: Process) -> None:
+    before = sleeper.pid
+    sleeper.start(["sleep", "61"])
+    assert sleeper.running
+    assert sleeper.pid != before
+
+
 def test_another_object_finds_it_by_its_pid_file(sleeper: Process, tmp_path: Path) -> None:
     assert Process("sleeper", tmp_path).pid == sleeper.pid
 
 
 def test_a_reused_pid_is_not_ours_and_is_not_killed(tmp_path: Path) -> None:
-    (tmp_path / "stranger.pid").write_text(f"{os.getpid()} 1\n")
+    (tmp_path / "stranger.pid").write_text(f"{os.getpid()} 1 0\n")
     stranger = Process("stranger", tmp_path)
     assert not stranger.running
     stranger.stop()
