@@ -52,7 +52,8 @@ RFC3339_UTC: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5
 Uuid = Annotated[str, Field(pattern=UUID)]
 Rfc3339 = Annotated[str, Field(pattern=RFC3339_UTC)]
 Dimension = Annotated[int, Field(ge=1, le=65_536)]
-Label = Annotated[str, Field(min_length=1, max_length=128)]
+Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,128}$")]
+"""No control characters: names of classes are shown on terminals and in reports."""
 RecordCount = Annotated[int, Field(ge=1, le=MAX_RECORDS)]
 
 

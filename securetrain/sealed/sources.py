@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from securetrain.errors import InvalidInput
 from securetrain.sealed.dataset import MAX_CLASSES, MAX_RECORD_VALUES, Feature, Task
@@ -226,11 +227,14 @@ def _task(labels: NDArray[np.int64], key: str, names: tuple[str, ...]) -> Task:
             f"has no name for label {highest} of {key}",
             fix="name every class, in the order of their numbers",
         )
-    if len(shown) < 2 or len(set(shown)) != len(shown) or any(not 0 < len(n) <= 128 for n in shown):
+    if len(set(shown)) != len(shown):
+        raise InvalidInput("--label-names", ",".join(shown), "repeats a name", fix="use each once")
+    try:
+        return Task(kind="classification", classes=len(shown), labels=shown)
+    except ValidationError:
         raise InvalidInput(
             "--label-names",
             ",".join(shown),
-            "is not two or more different names of at most 128 characters",
-            fix="name every class once",
-        )
-    return Task(kind="classification", classes=len(shown), labels=shown)
+            "is not two or more names of 1 to 128 printable characters",
+            fix="name every class",
+        ) from None
