@@ -1,4 +1,4 @@
-"""Probes for kubelet: `/livez` restarts the process, `/readyz` takes it out of the Service."""
+"""Probes for kubelet: `/livez`, also named `/healthz`, restarts the process, `/readyz` takes it out of the Service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Check = Callable[[], bool]
 def application(live: Mapping[str, Check], ready: Mapping[str, Check]) -> web.Application:
     """Answers 200, or 503 with the names of the checks that fail."""
     app = web.Application()
-    app.router.add_get("/livez", _probe(live))
+    for path in ("/livez", "/healthz"):
+        app.router.add_get(path, _probe(live))
     app.router.add_get("/readyz", _probe(ready))
     return app
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -143,7 +144,7 @@ def test_failures_back_off_up_to_a_minute_and_success_forgets_them(error: Except
         queue = queue_of(reconcile)
         queue.enqueue("a")
         await run_for(queue, 300)
-        gaps = [b - a for a, b in zip(looks, looks[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(looks)]
         assert gaps == [1, 2, 4, 8, 16, 32, 60, 60]
         queue.enqueue("a")
         await run_for(queue, 2.5)
