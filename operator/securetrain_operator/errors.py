@@ -17,7 +17,8 @@ SecuretrainError
 ├── IntegrityError
 │   └── DatasetChanged      manifest or policy are not those that the job is pinned to
 └── BadConfiguration
-    └── ApiRejected         the API server calls an object malformed (400, 413, 422)
+    ├── ApiRejected         the API server calls an object malformed (400, 413, 422)
+    └── LaunchAltered       a child Job was stored with another template than asked for
 """
 
 from __future__ import annotations
@@ -75,3 +76,7 @@ class GrantsExhausted(Refused):
 
 class DatasetChanged(IntegrityError):
     """The manifest or the policy is not the one that the job is pinned to."""
+
+
+class LaunchAltered(BadConfiguration):
+    """Something in the cluster changes child Jobs as they are made; no pod of them gets keys."""

@@ -1,7 +1,7 @@
-"""Small in-memory stand-ins for the operator's ports: they keep the API server's rules that matter to us.
+"""Small in-memory stand-ins for the operator's ports, with the API server's rules that matter here.
 
-`FakeCluster` hands out UIDs and resourceVersions, answers 409 as the API server does, deletes dependents, and calls
-`before`/`after` hooks around every call, which is how tests cut the power at any point.
+`FakeCluster` hands out UIDs and resourceVersions, answers 409 as the API server does, and deletes
+dependents. A `Tripwire` cuts the power before or after any step of any fake.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Crash(Exception):
 
 
 class Tripwire:
-    """Counts every step that a fake takes and raises `Crash` at the chosen one, before or after its effect."""
+    """Counts every step that the fakes take and raises `Crash` at the chosen one."""
 
     def __init__(self, crash_at: int | None = None) -> None:
         self.steps = 0
@@ -165,7 +165,7 @@ class FakeCluster:
         now = self.objects.get((JOBS, meta["namespace"], meta["name"]))
         if now is None or now["metadata"]["resourceVersion"] != meta["resourceVersion"]:
             raise Conflict(f"job {meta['namespace']}/{meta['name']} was changed or removed")
-        now["status"] = merge(now.get("status", {}), status)
+        now["status"] = {k: copy.deepcopy(v) for k, v in status.items() if v is not None}
         now["metadata"]["resourceVersion"] = str(next(self._versions))
         self.status_writes += 1
         self.trip.step(f"after status {meta['name']}")
@@ -177,19 +177,6 @@ class FakeCluster:
     async def missing_guards(self) -> Sequence[str]:
         self.trip.step("guards")
         return self.guards_missing
-
-
-def merge(old: Any, patch: Any) -> Any:
-    """RFC 7386 merge patch."""
-    if not isinstance(patch, Mapping):
-        return copy.deepcopy(patch)
-    result = dict(old) if isinstance(old, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merge(result.get(key), value)
-    return result
 
 
 class FakeStore:

@@ -95,6 +95,8 @@ class LaunchRecord(Model):
     finished: str | None = None
     attempt: int = 1
     """Counts train Jobs: a resume makes the next."""
+    waiting_since: str | None = None
+    """When the wait for the first pod began: at acceptance or resume; None while suspended."""
     children: dict[Purpose, ChildRecord] = {}
     dataset: PinnedDataset | None = None
     model_key: ModelKey | None = None

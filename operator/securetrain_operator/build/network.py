@@ -1,0 +1,69 @@
+"""A job's NetworkPolicy: nothing comes in, and only gateway, Vault and DNS are reached.
+
+Without egress CIDRs the Vault connection's own address is used if it is an IP address; a host name
+cannot stand in a NetworkPolicy, so then Vault is closed until the connection names its CIDRs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from securetrain.api import names
+from securetrain.api.gateway import JobRef
+from securetrain.vault.connection import VaultConnection
+from securetrain_operator.build import meta
+from securetrain_operator.settings import Settings
+
+NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+DNS_NAMESPACE: Final = "kube-system"
+DNS_PORT: Final = 53
+HTTPS_PORT: Final = 443
+
+
+def network_policy(job: JobRef, settings: Settings, connection: VaultConnection) -> dict[str, Any]:
+    """NetworkPolicy `stj-<name>` that selects the job's pods by its UID."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": meta.metadata(job, names.network_policy(job.name)),
+        "spec": {
+            "podSelector": {"matchLabels": {names.JOB_UID_LABEL: job.uid}},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": [_to_gateway(settings), *_to_vault(connection), _to_dns()],
+        },
+    }
+
+
+def _to_gateway(settings: Settings) -> dict[str, Any]:
+    pods = {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_NAME: settings.namespace}},
+        "podSelector": {"matchLabels": dict(settings.gateway_egress)},
+    }
+    return {"to": [pods], "ports": [_port("TCP", settings.gateway_port)]}
+
+
+def _to_vault(connection: VaultConnection) -> list[dict[str, Any]]:
+    address = urlsplit(connection.address)
+    blocks = connection.egress_cidrs or _as_block(address.hostname or "")
+    if not blocks:
+        return []
+    to = [{"ipBlock": {"cidr": block}} for block in blocks]
+    return [{"to": to, "ports": [_port("TCP", address.port or HTTPS_PORT)]}]
+
+
+def _as_block(host: str) -> tuple[str, ...]:
+    try:
+        return (str(ipaddress.ip_network(host)),)
+    except ValueError:
+        return ()
+
+
+def _to_dns() -> dict[str, Any]:
+    to = [{"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: DNS_NAMESPACE}}}]
+    return {"to": to, "ports": [_port("UDP", DNS_PORT), _port("TCP", DNS_PORT)]}
+
+
+def _port(protocol: str, port: int) -> dict[str, Any]:
+    return {"protocol": protocol, "port": port}
