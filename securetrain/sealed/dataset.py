@@ -19,7 +19,7 @@ from typing import Annotated, Final, Literal, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import MAX_POLICY_BYTES, Sha256, WrappedDek
@@ -72,6 +72,23 @@ class Feature(Model):
         return prod(self.shape)
 
 
+def _image_and_label(features: dict[str, Feature]) -> dict[str, Feature]:
+    """What version 1 of the formats knows: an image and its label."""
+    if set(features) != {"image", "label"}:
+        raise ValueError("features must be image and label")
+    image, label = features["image"], features["label"]
+    if (image.dtype, image.encoding, len(image.shape)) != ("uint8", "raw", 3):
+        raise ValueError("the image must be raw uint8 of height, width and channels")
+    if (label.dtype, label.encoding, label.shape) != ("int64", "int64", ()):
+        raise ValueError("the label must be one int64")
+    if image.values > MAX_RECORD_VALUES:
+        raise ValueError(f"an image has more than {MAX_RECORD_VALUES} values")
+    return features
+
+
+Features = Annotated[dict[str, Feature], Field(max_length=2), AfterValidator(_image_and_label)]
+
+
 class Task(Model):
     """What a model is to learn."""
 
@@ -106,7 +123,7 @@ class Manifest(Model):
     records: Literal["tf.train.Example"]
     """Encoding of the records inside the TFRecord frames of a shard."""
     cipher: Literal["AES256_GCM_HKDF_1MB"]
-    features: Annotated[dict[str, Feature], Field(max_length=2)]
+    features: Features
     task: Task
     splits: Annotated[dict[Split, SplitInfo], Field(max_length=len(Split))]
 
@@ -114,15 +131,6 @@ class Manifest(Model):
     def _complete(self) -> Self:
         if set(self.splits) != set(Split):
             raise ValueError(f"splits must be {', '.join(Split)}")
-        if set(self.features) != {"image", "label"}:
-            raise ValueError("features must be image and label")
-        image, label = self.features["image"], self.features["label"]
-        if (image.dtype, image.encoding, len(image.shape)) != ("uint8", "raw", 3):
-            raise ValueError("the image must be raw uint8 of height, width and channels")
-        if (label.dtype, label.encoding, label.shape) != ("int64", "int64", ()):
-            raise ValueError("the label must be one int64")
-        if image.values > MAX_RECORD_VALUES:
-            raise ValueError(f"an image has more than {MAX_RECORD_VALUES} values")
         return self
 
     @property

@@ -9,7 +9,7 @@ from pydantic import Field
 from securetrain.api.gateway import MountName, RelativePath, Sha256, WrappedKey
 from securetrain.api.types import KekName, Metric, Model, ModelSpec
 from securetrain.sealed import strict_json
-from securetrain.sealed.dataset import Feature, Rfc3339, Task
+from securetrain.sealed.dataset import Features, Rfc3339, Task
 
 MODEL_FILE: Final = "model.json"
 KEY_FILE: Final = "key.json"
@@ -62,7 +62,7 @@ class ModelManifest(Model):
     job: ModelJob
     model: ModelSpec
     """Architecture and parameters: the model is rebuilt from them, never deserialised."""
-    features: Annotated[dict[str, Feature], Field(max_length=2)]
+    features: Features
     task: Task
     dataset: ModelDataset
     key_check: Sha256

@@ -43,10 +43,10 @@ MAX_PLAIN_SHARD_BYTES: Final = 64 << 20
 
 
 class KeyWrapper(Protocol):
-    """Whoever can wrap a data key: Vault's transit engine, through the owner's login."""
+    """Wraps a data key with one KEK: Vault's transit engine, through the owner's login."""
 
-    def wrap(self, kek: str, dek: Secret, associated_data: bytes) -> str:
-        """The key wrapped by `kek` and bound to `associated_data`, as `vault:v1:…`."""
+    def wrap(self, dek: Secret, associated_data: bytes) -> str:
+        """The wrapped key, bound to `associated_data`, as `vault:v1:…`."""
         ...
 
 
@@ -55,6 +55,7 @@ class SealOptions:
     """How to seal."""
 
     kek: str
+    """Name of the KEK, for keys.json."""
     policy: bytes
     """Bytes of policy.json."""
     transit_mount: str = "transit"
@@ -67,8 +68,7 @@ class SealOptions:
 class Progress:
     """How far sealing has come."""
 
-    shards: int
-    shards_total: int
+    records: int
     bytes: int
     """Plaintext bytes that are sealed."""
 
@@ -81,6 +81,8 @@ class Sealed:
     manifest: dataset.Manifest
     sha256: str
     """Digest of dataset.json."""
+    bytes: int
+    """Plaintext bytes of all shards."""
     duplicates_across: int
     """Images that lie in more than one split; only a group key can cause that."""
 
@@ -112,7 +114,7 @@ def seal(
         digest = sha256_hex(manifest_bytes)
         keys = _wrap(deks, digest, options, wrapper)
         files.write_new(folder / dataset.KEYS_FILE, dataset.dump_keys(keys))
-    return Sealed(destination, manifest, digest, assignment.duplicates_across)
+    return Sealed(destination, manifest, digest, writer.done.bytes, assignment.duplicates_across)
 
 
 def _assign(source: ImageSource, options: SealOptions) -> Assignment:
@@ -141,9 +143,7 @@ def _wrap(
         split: WrappedDek(
             mount=options.transit_mount,
             kek=options.kek,
-            wrapped=wrapper.wrap(
-                options.kek, dek, dek_associated_data(split, manifest_sha256, policy_sha256)
-            ),
+            wrapped=wrapper.wrap(dek, dek_associated_data(split, manifest_sha256, policy_sha256)),
         )
         for split, dek in deks.items()
     }
@@ -196,11 +196,10 @@ class _Writer:
         self._on_progress = on_progress
         self._id = str(uuid.uuid4())
         self._per_shard = _records_per_shard(source, options.shard_bytes)
-        self._done = Progress(0, sum(self._count(split) for split in Split), 0)
+        self.done = Progress(0, 0)
 
     def write_content(self, deks: dict[Split, Secret]) -> dataset.Manifest:
         """Write all shards and indexes; returns dataset.json."""
-        self._on_progress(self._done)
         return dataset.Manifest(
             format="securetrain/dataset/v1",
             id=self._id,
@@ -242,15 +241,11 @@ class _Writer:
         with files.create(self._folder / path) as stream:
             hashing = _Hashing(stream)
             sealed = encrypt_stream(plain, hashing, dek, associated_data)
-        self._advance(size)
+        self.done = Progress(self.done.records + len(numbers), self.done.bytes + size)
+        self._on_progress(self.done)
         return dataset.ShardEntry(
             path=path, records=len(numbers), bytes=sealed, sha256=hashing.sha256.hexdigest()
         )
-
-    def _advance(self, size: int) -> None:
-        done = self._done
-        self._done = Progress(done.shards + 1, done.shards_total, done.bytes + size)
-        self._on_progress(self._done)
 
     def _count(self, split: Split) -> int:
         return -(-len(self._assignment.records[split]) // self._per_shard)
