@@ -1,4 +1,4 @@
-"""The gateway's certificate: served from memory, renewed in place, waited for while Vault is away."""
+"""The gateway's certificate: served from memory, renewed in place, waited for meanwhile."""
 
 from __future__ import annotations
 

@@ -202,9 +202,10 @@ async def test_lists_are_paged_and_typed(cluster: KubeCluster, script: Script) -
 async def test_a_status_is_patched_at_its_version_and_only_where_it_differs(
     cluster: KubeCluster, script: Script
 ) -> None:
+    before: dict[str, Any] = {"phase": "Pending", "progress": {"summary": "x", "metrics": []}}
     job = {
         "metadata": {"name": "j", "namespace": "a", "resourceVersion": "7"},
-        "status": {"phase": "Pending", "progress": {"summary": "x", "metrics": []}},
+        "status": before,
     }
     await cluster.write_status(job, {"phase": "Training", "progress": {"summary": "x"}})
     method, path, body, content_type = script.seen[0]
@@ -214,7 +215,7 @@ async def test_a_status_is_patched_at_its_version_and_only_where_it_differs(
         "metadata": {"resourceVersion": "7"},
         "status": {"phase": "Training", "progress": {"metrics": None}},
     }
-    await cluster.write_status(job, job["status"])
+    await cluster.write_status(job, before)
     assert len(script.seen) == 1
 
 

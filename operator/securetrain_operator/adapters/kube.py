@@ -216,9 +216,11 @@ class KubeCluster:
             raise ApiUnavailable(
                 f"the API server did not answer {method} {path} ({type(error).__name__})"
             ) from None
-        if response.status >= 300 and response.status not in allowed:
-            raise _failure(method, path, response.status, content)
-        return response.status, _parsed(method, path, content)
+        if response.status < 300:
+            return response.status, _parsed(method, path, content)
+        if response.status in allowed:
+            return response.status, {}
+        raise _failure(method, path, response.status, content)
 
 
 def kubeconfig() -> Path | None:
