@@ -118,7 +118,17 @@ class TryAgain(SecuretrainError):
 
 
 class VaultUnavailable(TryAgain):
-    """Vault cannot be reached, is too slow, or answers 412, 429 or 5xx."""
+    """Vault cannot be reached, is too slow, or answers 412, 429 or 5xx.
+
+    Args:
+        message: see SecuretrainError.
+        fix: see SecuretrainError.
+        in_doubt: True if Vault may have done what it was asked, though the answer was lost.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", in_doubt: bool = False) -> None:
+        super().__init__(message, fix=fix)
+        self.in_doubt = in_doubt
 
 
 class VaultSealed(TryAgain):
