@@ -143,13 +143,18 @@ def read(api: client.ApiClient, namespace: str, name: str) -> dict[str, Any]:
         return job
 
 
-def audit_lines(api: client.ApiClient, namespace: str, name: str) -> list[str]:
-    """The lines of a job's audit trail as mirrored for people; raises JobNotFound."""
+def audit_data(api: client.ApiClient, namespace: str, name: str) -> Mapping[str, str]:
+    """Content of the ConfigMap that mirrors a job's audit trail; raises JobNotFound."""
     with _translated(f"the audit trail of job {namespace}/{name}"):
         mirror = client.CoreV1Api(api).read_namespaced_config_map(
             audit_config_map(name), namespace, _request_timeout=TIMEOUT
         )
-        return list((mirror.data or {}).get(AUDIT_KEY, "").splitlines())
+        return dict(mirror.data or {})
+
+
+def audit_lines(data: Mapping[str, str]) -> list[str]:
+    """The lines of a mirrored audit trail."""
+    return data.get(AUDIT_KEY, "").splitlines()
 
 
 def follow(

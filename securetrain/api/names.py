@@ -37,6 +37,8 @@ CHILD_PREFIX: Final = "stj-"
 SERVICE_ACCOUNT: Final = "securetrain-job"
 RECORD_KEY: Final = "record.json"
 AUDIT_KEY: Final = "audit.jsonl"
+HEAD_KEY: Final = "head.dsse.json"
+"""Key, in the mirror of a finished job, of the signed head of its audit trail."""
 
 GATEWAY_PORT: Final = 8443
 HEALTH_PORT: Final = 8080

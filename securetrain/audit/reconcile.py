@@ -187,8 +187,8 @@ def _match_unwraps(
     issued_hashes = {call.accessor for call in decrypts if call.kind == "decrypt"}
     matched = 0
     for record in (record for record in records if _is(record, "grant.issued")):
-        for key, accessor in sorted(record.data["accessors"].items()):
-            hashed = hash_accessor(accessor)
+        for token in record.data["accessors"]:
+            key, hashed = token["name"], hash_accessor(token["accessor"])
             spent = [call for call in unwraps if call.accessor == hashed]
             matched += len(spent)
             if hashed not in issued_hashes:

@@ -1,9 +1,177 @@
-"""Commands of `securetrain`."""
+"""Commands around a finished model: verify it, read its report, open it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
 import typer
+from rich.text import Text
+
+from securetrain.api.gateway import MAX_BODY_BYTES
+from securetrain.api.names import (
+    MODEL_KEY_NAME,
+    model_dek_context,
+    model_file_associated_data,
+)
+from securetrain.cli import render
+from securetrain.cli.render import Output, OutputOption
+from securetrain.cli.vault_env import client_from_env
+from securetrain.errors import InvalidInput, ModelCorrupt, OutputExists, WrongKey
+from securetrain.sealed.dataset import key_check
+from securetrain.sealed.files import read, write_new
+from securetrain.sealed.model import (
+    KEY_FILE,
+    MAX_KEY_BYTES,
+    MAX_MODEL_BYTES,
+    MAX_WEIGHTS_BYTES,
+    MODEL_FILE,
+    ModelManifest,
+    parse_key,
+    parse_model,
+)
+from securetrain.sealed.streaming import decrypt_bytes
+from securetrain.secret import Secret
+from securetrain.signing.verify import VerifiedModel, verify_model
+from securetrain.vault.custody import Custodian
+
+FolderArgument = Annotated[Path, typer.Argument(help="The model's folder.")]
+REPORT_FILE: Final = "report.json"
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
+    """Add `verify`, `report` and `open`."""
+    app.command()(verify)
+    app.command()(report)
+    app.command("open")(open_model)
+
+
+def verify(
+    folder: FolderArgument,
+    key: Annotated[Path, typer.Option(help="Public signing key, PEM, from a source you trust.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check signature, files and audit trail of a model; exit code 12 if anything differs."""
+    verified = verify_model(_folder(folder), _read(key, "--key").encode())
+    claim = verified.claim
+    value = {"valid": True, "digest": verified.signed.digest, "certification": dict(claim)}
+    render.emit(output, value, *(Text(line) for line in _verified_lines(verified)))
+
+
+def _verified_lines(verified: VerifiedModel) -> list[str]:
+    claim = verified.claim
+    gates = claim.get("gates") or []
+    passed = sum(bool(gate["passed"]) for gate in gates)
+    job = claim["job"]
+    lines = [
+        f"signature  {len(verified.signed.files)} files, sha256:{verified.signed.digest[:16]}…",
+        f"verdict    {claim['verdict']}, gates {passed}/{len(gates)}",
+        f"job        {job['namespace']}/{job['name']}",
+        f"dataset    sha256:{claim['datasetSha256'][:16]}…",
+        f"image      {claim['trainImage']}",
+        f"audit      {len(verified.records)} records, head {claim['audit']['head'][:16]}…",
+    ]
+    return [f"✓ {render.printable(line)}" for line in lines]
+
+
+def report(folder: FolderArgument, output: OutputOption = Output.TEXT) -> None:
+    """Show a model's evaluation report; `report.html` beside it is for a browser."""
+    path = _folder(folder) / REPORT_FILE
+    try:
+        content: dict[str, Any] = json.loads(_read(path, REPORT_FILE))
+        metrics = {entry["name"]: entry["value"] for entry in content["metrics"]}
+        gates = [
+            (gate["metric"], gate["rule"], gate["value"], "✓" if gate["passed"] else "✗")
+            for gate in content.get("gates", [])
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise ModelCorrupt(f"{path} is not a report") from None
+    shown = [render.fields(metrics.items())]
+    if gates:
+        shown.append(render.table(("gate", "rule", "value", ""), gates))
+    note = Text(f"verify it: securetrain verify {folder} --key KEY · page: {folder}/report.html")
+    render.emit(output, content, *shown, note)
+
+
+def open_model(
+    folder: FolderArgument,
+    dest: Annotated[Path, typer.Argument(help="A new .safetensors or .keras file.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Decrypt a model's weights with your own Vault login; what comes out is plaintext."""
+    if dest.suffix not in (".safetensors", ".keras"):
+        raise InvalidInput(
+            "DEST", str(dest), "ends in neither", fix="name a .safetensors or a .keras file"
+        )
+    if dest.exists():
+        raise OutputExists(f"{dest} exists already", fix="choose another name")
+    folder = _folder(folder)
+    manifest = parse_model(read(folder, MODEL_FILE, MAX_MODEL_BYTES))
+    weights = _weights(folder, manifest)
+    if dest.suffix == ".keras":
+        _export(folder, weights, dest)
+    else:
+        write_new(dest, weights)
+    size = dest.stat().st_size
+    render.emit(output, {"path": str(dest), "bytes": size}, Text(f"{dest} {size} bytes, plaintext"))
+
+
+def _weights(folder: Path, manifest: ModelManifest) -> bytes:
+    """The plaintext weights; raises WrongKey, ModelCorrupt or ShardCorrupt."""
+    dek = _dek(folder)
+    if key_check(dek, manifest.id, MODEL_KEY_NAME) != manifest.key_check:
+        raise WrongKey("key.json does not hold this model's key")
+    path = manifest.weights.path
+    sealed = read(folder, path, MAX_WEIGHTS_BYTES, ModelCorrupt)
+    plain = decrypt_bytes(sealed, dek, model_file_associated_data(manifest.id, path))
+    if hashlib.sha256(plain).hexdigest() != manifest.weights.plaintext_sha256:
+        raise ModelCorrupt(f"{path} does not hold the weights that model.json names")
+    return plain
+
+
+def _dek(folder: Path) -> Secret:
+    key = parse_key(read(folder, KEY_FILE, MAX_KEY_BYTES))
+    with client_from_env() as client:
+        custodian = Custodian(client, key.mount, key.kek)
+        return custodian.open_model_key(
+            key.wrapped, model_dek_context(key.job_uid, key.policy_sha256)
+        )
+
+
+def _export(folder: Path, weights: bytes, dest: Path) -> None:
+    """Have the trainer's own code build the Keras file; the weights go through a pipe."""
+    command = [
+        sys.executable,
+        "-m",
+        "securetrain_trainer.export",
+        str(folder / MODEL_FILE),
+        str(dest),
+    ]
+    result = subprocess.run(command, input=weights, capture_output=True, check=False)  # noqa: S603
+    if result.returncode:
+        raise InvalidInput(
+            "DEST",
+            str(dest),
+            "cannot be written as a Keras file here",
+            fix="install securetrain[trainer], or open the model as .safetensors",
+        )
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise InvalidInput("FOLDER", str(folder), "is not a folder", fix="name a model's folder")
+    return folder
+
+
+def _read(path: Path, field: str) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(4 * MAX_BODY_BYTES)
+    except (OSError, UnicodeDecodeError):
+        raise InvalidInput(
+            field, str(path), "cannot be read", fix="name a file that you may read"
+        ) from None

@@ -29,9 +29,10 @@ def records(*contents: tuple[str, dict[str, Any]]) -> tuple[chain.Record, ...]:
     return chain.verify_chain(lines, GENESIS)
 
 
+TOKENS = [{"name": "train", "accessor": "acc-1"}, {"name": "model", "accessor": "acc-2"}]
 RECORDS = records(
     ("grant.recorded", {"podUID": "p1", "podIP": "10.0.0.9"}),
-    ("grant.issued", {"podUID": "p1", "accessors": {"train": "acc-1", "model": "acc-2"}}),
+    ("grant.issued", {"podUID": "p1", "accessors": TOKENS}),
     ("sign.requested", {"sha256": "ab"}),
     ("signed", {"keyVersion": "1"}),
 )

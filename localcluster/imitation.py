@@ -1,0 +1,97 @@
+"""A pod that imitates ours, and what the gateway answers it: for the demo and the tests."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from localcluster.errors import ClusterError
+from localcluster.platform import OPERATOR_NAMESPACE, Platform
+from securetrain.api.names import SERVICE_ACCOUNT
+
+AUDIENCE: Final = f"local/{OPERATOR_NAMESPACE}/securetrain"
+ASK: Final = """
+import json, ssl, urllib.request, urllib.error
+token = open("/var/run/secrets/securetrain/token").read()
+body = json.dumps({"sequence": 1, "summary": "hello"}).encode()
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+request = urllib.request.Request("https://%s:8443/v1/progress", body, headers)
+try:
+    with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+        print(json.dumps({"status": answer.status, "reason": "OK"}))
+except urllib.error.HTTPError as error:
+    problem = json.loads(error.read())
+    print(json.dumps({"status": error.code, "reason": problem["reason"]}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and reason of the gateway's answer."""
+
+    status: int
+    reason: str
+
+
+def imitation(namespace: str, name: str, image: str, gateway: str) -> dict[str, Any]:
+    """A pod with our image, service account and audience, in a namespace of the imitator's."""
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    source = {
+        "serviceAccountToken": {"path": "token", "audience": AUDIENCE, "expirationSeconds": 600}
+    }
+    mount = {"name": "token", "mountPath": "/var/run/secrets/securetrain", "readOnly": True}
+    container = {
+        "name": "trainer",
+        "image": image,
+        "command": ["/opt/venv/bin/python", "-c", ASK % gateway],
+        "securityContext": restricted,
+        "volumeMounts": [mount],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "serviceAccountName": SERVICE_ACCOUNT,
+            "automountServiceAccountToken": False,
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "token", "projected": {"sources": [source]}}],
+        },
+    }
+
+
+def call_gateway_from(platform: Platform, namespace: str, gateway: str) -> Answer:
+    """Run the imitation in a namespace of its own and return what it was answered."""
+    kubectl = platform.cluster.kubectl
+    platform.make_namespace(namespace, {})
+    account = {"name": SERVICE_ACCOUNT, "namespace": namespace}
+    kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    kubectl("delete", "pod", "imitation", "-n", namespace, "--ignore-not-found")
+    kubectl.apply(imitation(namespace, "imitation", platform.images["operator"], gateway))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        phase = kubectl(
+            "get", "pod", "imitation", "-n", namespace, "-o", "jsonpath={.status.phase}"
+        )
+        if phase in ("Succeeded", "Failed"):
+            break
+        time.sleep(0.5)
+    words = kubectl("logs", "imitation", "-n", namespace).strip().splitlines()
+    if not words:
+        raise ClusterError("the imitation said nothing.")
+    return Answer(**json.loads(words[-1]))
