@@ -1,0 +1,185 @@
+"""The certify phase: judge the model as it is stored, and store what vouches for it.
+
+The order matters. Files are read once, compared with what the train phase reported, and only then
+is a key asked for. The report is written before its digest is sent to be signed; the signature is
+written last; the folder gets its final name after all has been read back. A pod that dies in
+between is repeated from the start, wherever it died.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from securetrain.api.digest import sha256_hex
+from securetrain.api.gateway import ResultsRequest, ResultsResponse, RunSpec
+from securetrain.api.names import (
+    MODEL_KEY_NAME,
+    Purpose,
+    Split,
+    model_file_associated_data,
+)
+from securetrain.audit.chain import genesis, verify_chain
+from securetrain.errors import (
+    AuditBroken,
+    GatesMissed,
+    IntegrityError,
+    ModelCorrupt,
+    ShardCorrupt,
+    SignatureInvalid,
+    WrongKey,
+)
+from securetrain.sealed.dataset import SealedDataset, key_check
+from securetrain.sealed.model import KEY_FILE, WEIGHTS_FILE
+from securetrain.sealed.streaming import decrypt_bytes
+from securetrain.secret import Secret
+from securetrain_trainer.evaluate import Evaluation, judge
+from securetrain_trainer.log import log
+from securetrain_trainer.page import render
+from securetrain_trainer.phase import (
+    ADDED,
+    AUDIT_FILE,
+    PAGE_FILE,
+    REPORT_FILE,
+    SIGNATURE_FILE,
+    TRAINED,
+    StoredModel,
+    digest_of,
+    open_dataset,
+    place_of,
+    read_model,
+    stored_folder,
+)
+from securetrain_trainer.ports import Keys, KeySource, Operator
+from securetrain_trainer.progress import ProgressPoster
+from securetrain_trainer.report import make_report, report_bytes, verdict_of
+from securetrain_trainer.runtime import prepare_tensorflow
+from securetrain_trainer.store import Folder
+
+
+def run_certification(
+    run: RunSpec,
+    source: KeySource,
+    operator: Operator,
+    start: Callable[[], int] = prepare_tensorflow,
+) -> None:
+    """Evaluate, report, and store the signature.
+
+    Args:
+        run: what to do; its artefacts are the files that the train phase reported.
+        source: gives the keys of the test split and of the model.
+        operator: judges the results and has them signed.
+        start: loads TensorFlow and returns its number of threads.
+
+    Raises:
+        GatesMissed: all went well, but the model is not good enough; it is stored unsigned.
+        ModelCorrupt: the stored model is not the one that was trained.
+        SecuretrainError: whatever else stopped it.
+    """
+    dataset = open_dataset(run)
+    with stored_folder(run) as (folder, published), ProgressPoster(operator.progress) as poster:
+        model = read_model(folder, run, dataset)
+        poster.report("evaluating")
+        log("tensorflow.ready", threads=start())
+        keys = source.acquire(run, dataset)
+        log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
+        evaluation = _evaluate(run, dataset, model, keys)
+        answer = _report(run, dataset, model, evaluation, folder, operator)
+        _store(run, folder, answer)
+    log("results.reported", verdict=answer.verdict or "")
+    _publish(run, answer, published)
+    if answer.verdict == "gatesMissed":
+        raise GatesMissed("; ".join(answer.missed) or "a gate was missed")
+
+
+def open_weights(model: StoredModel, dek: Secret) -> bytes:
+    """Plaintext safetensors of a stored model.
+
+    Raises:
+        WrongKey: the key is not the one that sealed the model.
+        ModelCorrupt: the weights do not open, or are not the ones that model.json names.
+    """
+    manifest = model.manifest
+    if not hmac.compare_digest(key_check(dek, manifest.id, MODEL_KEY_NAME), manifest.key_check):
+        raise WrongKey("the model's key is not the one that sealed it")
+    place = model_file_associated_data(manifest.id, WEIGHTS_FILE)
+    try:
+        plaintext = decrypt_bytes(model.sealed_weights, dek, place)
+    except ShardCorrupt:
+        raise ModelCorrupt(f"{WEIGHTS_FILE} was changed, cut or moved") from None
+    if sha256_hex(plaintext) != manifest.weights.plaintext_sha256:
+        raise ModelCorrupt(f"{WEIGHTS_FILE} does not hold the weights that model.json names")
+    return plaintext
+
+
+def _evaluate(run: RunSpec, dataset: SealedDataset, model: StoredModel, keys: Keys) -> Evaluation:
+    weights = open_weights(model, keys.model)
+    from securetrain_trainer.score import score  # loads TensorFlow
+
+    evaluation = score(run.model, weights, dataset, keys.splits[Split.TEST])
+    log("evaluated", accuracy=evaluation.accuracy, records=evaluation.records)
+    return evaluation
+
+
+def _report(
+    run: RunSpec,
+    dataset: SealedDataset,
+    model: StoredModel,
+    evaluation: Evaluation,
+    folder: Folder,
+    operator: Operator,
+) -> ResultsResponse:
+    """Write the report, send all digests, and hold the answer against the report."""
+    metrics = evaluation.metrics()
+    gates = judge(run.gates, metrics)
+    report = make_report(run, dataset, model, evaluation, gates)
+    written = {REPORT_FILE: report_bytes(report), PAGE_FILE: render(report).encode()}
+    for name, data in written.items():
+        folder.write(name, data)
+    signed = [digest for digest in model.digests if digest.path != KEY_FILE]
+    signed += [digest_of(name, data) for name, data in written.items()]
+    answer = operator.results(
+        ResultsRequest(
+            purpose=Purpose.CERTIFY,
+            files=tuple(sorted(signed, key=lambda digest: digest.path)),
+            metrics=metrics,
+            plaintext_sha256=model.manifest.weights.plaintext_sha256,
+        )
+    )
+    if answer.verdict != verdict_of(gates):
+        raise AuditBroken(
+            f"the operator's verdict is {answer.verdict}, the report's is {verdict_of(gates)}"
+        )
+    return answer
+
+
+def _store(run: RunSpec, folder: Folder, answer: ResultsResponse) -> None:
+    """Write the audit trail and, last, the signature; read both back."""
+    if answer.audit is None:
+        raise AuditBroken("the operator's answer holds no audit trail")
+    if (answer.bundle is None) != (answer.verdict == "gatesMissed"):
+        raise SignatureInvalid(f"the operator's answer does not fit its verdict {answer.verdict}")
+    job = run.job
+    start = genesis(job.namespace, job.name, job.uid, run.spec_sha256)
+    verify_chain(answer.audit.splitlines(), start)
+    written = {AUDIT_FILE: answer.audit.encode()}
+    if answer.bundle is not None:
+        written[SIGNATURE_FILE] = answer.bundle.encode()
+    for name, data in written.items():
+        folder.write(name, data)
+    for name, data in written.items():
+        if folder.read(name, len(data)) != data:
+            raise IntegrityError(f"{name} does not read back as it was written")
+    expected = TRAINED | (ADDED if answer.bundle is not None else ADDED - {SIGNATURE_FILE})
+    if folder.names() != expected:
+        odd = sorted(folder.names() ^ expected)[0]
+        raise ModelCorrupt(f"the model's folder lacks {odd!r:.80}, or has it and should not")
+
+
+def _publish(run: RunSpec, answer: ResultsResponse, published: bool) -> None:
+    """Give the folder its final name; a model that missed its gates never replaces another."""
+    replace = run.replace_output and answer.verdict != "gatesMissed"
+    place = place_of(run)
+    if published or (answer.verdict == "gatesMissed" and place.is_taken()):
+        return
+    place.publish(replace=replace)

@@ -1,0 +1,145 @@
+"""From sealed shards to batches of tensors, in an order that is a function of (seed, epoch) alone.
+
+Shards are read through `/proc/self/fd/N` by TFRecordDataset, interleaved one after the other
+(without parallel calls, so that no more than `CYCLE` + 2 shards are in memory), shuffled, batched,
+and parsed a batch at a time. Autotuning is off: its threads slow the end of short epochs and its
+parallelism would open all shards at once. Errors name the shard, never a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
+
+import tensorflow as tf
+
+from securetrain.errors import ShardCorrupt
+from securetrain.sealed.dataset import Manifest
+from securetrain_trainer.shards import OpenShards, SealedSplit
+
+CYCLE: Final = 4
+BLOCK: Final = 16
+SHUFFLE_BYTES: Final = 256 << 20
+IMAGE: Final = "image"
+LABEL: Final = "label"
+Batch = tuple[Any, Any]
+"""Images, float32 [n, height, width, channels] in 0…1, and labels, int64 [n]."""
+
+
+def shard_order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """A permutation of the shards, the same on every machine and in every version."""
+    return tuple(sorted(range(count), key=lambda i: _draw("shards", seed, epoch, i)))
+
+
+def record_seed(seed: int, epoch: int) -> int:
+    """Seed of the shuffle of one epoch's records, 31 bits."""
+    return int.from_bytes(_draw("records", seed, epoch, 0)[:4], "big") >> 1
+
+
+def _draw(what: str, seed: int, epoch: int, item: int) -> bytes:
+    return hashlib.sha256(f"securetrain/order/v1|{what}|{seed}|{epoch}|{item}".encode()).digest()
+
+
+class Batches:
+    """Reader of one split; a context manager that owns all of its decrypted shards.
+
+    Args:
+        split: the sealed split and its key.
+        manifest: says what the records hold.
+        batch: examples a batch; the last batch of an epoch may be smaller.
+    """
+
+    def __init__(self, split: SealedSplit, manifest: Manifest, batch: int) -> None:
+        self.records = split.records
+        self.per_epoch = -(-split.records // batch)
+        self._split = split
+        self._parse = parser(manifest)
+        self._batch = batch
+        self._shards = OpenShards(split)
+
+    def __enter__(self) -> Self:
+        self._shards.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._shards.__exit__(*exc)
+
+    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """All examples once, in an order that is a pure function of seed and epoch."""
+        order = shard_order(len(self._split.entries), seed, epoch)
+        return self._run(order, record_seed(seed, epoch))
+
+    def in_order(self) -> Iterator[Batch]:
+        """All examples once, in the order of the shards."""
+        return self._run(tuple(range(len(self._split.entries))), None)
+
+    def _run(self, order: tuple[int, ...], seed: int | None) -> Iterator[Batch]:
+        seen = 0
+        try:
+            for batch in self._dataset(order, seed) if order else ():
+                seen += int(batch[1].shape[0])
+                yield batch
+        except tf.errors.OpError:
+            raise self._cause() from None
+        finally:
+            self._shards.release_all()
+        if seen != self.records:
+            raise ShardCorrupt(f"split {self._split.split}: {seen} of {self.records} records")
+
+    def _cause(self) -> BaseException:
+        return self._shards.error or ShardCorrupt(
+            f"split {self._split.split}: a record does not fit the features of dataset.json"
+        )
+
+    def _dataset(self, order: tuple[int, ...], seed: int | None) -> Any:
+        paths = tf.data.Dataset.from_generator(
+            lambda: self._shards.walk(order), output_signature=tf.TensorSpec([], tf.string)
+        )
+        records = paths.interleave(
+            self._records_of, cycle_length=min(CYCLE, len(order)), block_length=BLOCK
+        )
+        if seed is not None:
+            records = records.shuffle(self._buffer(), seed=seed, reshuffle_each_iteration=False)
+        batches = records.batch(self._batch).map(self._parse).prefetch(2)
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.deterministic = True
+        return batches.with_options(options)
+
+    def _records_of(self, path: Any) -> Any:
+        """The records of one shard, and then nothing but its release."""
+
+        def release(name: Any) -> bool:
+            self._shards.release(name.numpy().decode())
+            return False
+
+        end = tf.data.Dataset.from_tensors(path).filter(
+            lambda p: tf.ensure_shape(tf.py_function(release, [p], tf.bool), [])
+        )
+        return tf.data.TFRecordDataset(path).concatenate(end)
+
+    def _buffer(self) -> int:
+        """Records of the shuffle buffer: all of them if they fit into `SHUFFLE_BYTES`."""
+        mean = max(1, self._split.bytes // max(1, self.records))
+        return max(1, min(self.records, SHUFFLE_BYTES // mean))
+
+
+def parser(manifest: Manifest) -> Callable[[Any], Batch]:
+    """A function from serialized tf.train.Example [n] to a batch; refuses what does not fit."""
+    shape, classes = manifest.features[IMAGE].shape, manifest.task.classes
+    spec = {
+        IMAGE: tf.io.FixedLenFeature([], tf.string),
+        LABEL: tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def parse(serialized: Any) -> Batch:
+        parsed = tf.io.parse_example(serialized, spec)
+        labels = parsed[LABEL]
+        in_range = tf.reduce_all((labels >= 0) & (labels < classes))
+        with tf.control_dependencies([tf.debugging.Assert(in_range, ["label out of range"])]):
+            pixels = tf.io.decode_raw(parsed[IMAGE], tf.uint8)
+        images = tf.reshape(pixels, [tf.shape(labels)[0], *shape])
+        return tf.cast(images, tf.float32) / 255.0, labels
+
+    return parse
