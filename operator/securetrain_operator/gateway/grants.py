@@ -131,7 +131,7 @@ class Grants:
             services.wakeup.enqueue(pod.uid)
             raise NotReady(
                 f"NetworkPolicy {ours['metadata']['name']} is missing or is not as it was made",
-                fix="delete it if somebody changed it: the operator makes it again",
+                fix=f"delete Job {pod.child.name}: the operator makes both again",
             )
         return openings(labels, policies, ours)
 
@@ -189,8 +189,8 @@ class Grants:
 
 
 def in_doubt(error: SecuretrainError) -> bool:
-    """Whether Vault may have issued tokens although it failed; yes unless the error says no."""
-    return isinstance(error, VaultUnavailable) and bool(getattr(error, "in_doubt", True))
+    """Whether Vault may have issued tokens although it failed."""
+    return isinstance(error, VaultUnavailable) and error.in_doubt
 
 
 def _in_plain_words(error: SecuretrainError) -> SecuretrainError:

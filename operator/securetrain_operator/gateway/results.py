@@ -18,7 +18,7 @@ from securetrain.api.gateway import FileDigest, ResultsRequest, ResultsResponse
 from securetrain.api.names import AUDIT_KEY, Purpose, correlation_id
 from securetrain.api.types import Gate
 from securetrain.audit import chain
-from securetrain.errors import InvalidInput, ModelCorrupt, NotOurPod
+from securetrain.errors import GatesMissed, InvalidInput, ModelCorrupt, NotOurPod
 from securetrain.sealed.policy import RequiredGate, parse_policy
 from securetrain.signing.bundle import build_bundle
 from securetrain.signing.dsse import INTOTO_TYPE, key_hint, pae
@@ -32,6 +32,7 @@ from securetrain_operator.gateway.gatekeeper import Attested
 METRIC_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*", re.ASCII)
 METRIC_VALUE: Final = re.compile(r"[A-Za-z0-9.+-]+", re.ASCII)
 POLICY_FILE: Final = "policy.json"
+GATES_FIX: Final = "read report.html beside the sealed model; train differently under a new name"
 
 Change = Callable[[LaunchRecord], LaunchRecord]
 
@@ -160,8 +161,10 @@ def certified(pod: Attested, request: ResultsRequest, time: str) -> Change:
                 outcome=verdict.outcome, gates=verdict.gates, audit_records=len(record.audit)
             )
         )
-        missed = missed_lines(verdict.gates)
-        return record.failed("GatesMissed", "; ".join(missed), time) if missed else record
+        missed = GatesMissed(f"{'; '.join(missed_lines(verdict.gates))}.", fix=GATES_FIX)
+        if verdict.outcome != "gatesMissed":
+            return record
+        return record.failed(missed.reason, str(missed), time)
 
     return change
 

@@ -93,8 +93,7 @@ class Gateway:
 
     def application(self) -> web.Application:
         """A new application with the gateway's routes."""
-        guarded = web.middleware(self._guarded)
-        application = web.Application(middlewares=[guarded], client_max_size=MAX_BODY_BYTES)
+        application = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
         application.router.add_get(HEALTH, self._health)
         application.router.add_post(GRANTS, self._post_grants)
         application.router.add_post("/v1/progress", self._post_progress)
@@ -127,6 +126,7 @@ class Gateway:
             report = parse(ResultsRequest, await request.read())
             return _json(await self._results.accept(pod, report))
 
+    @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Limits before, and problem documents after every handler."""
         try:

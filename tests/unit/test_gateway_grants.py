@@ -1,0 +1,539 @@
+"""Grants: what is refused, in which order things are written, and what is left if it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from securetrain.api.names import Purpose, correlation_id
+from securetrain.audit import chain
+from securetrain.errors import (
+    GatewayUnavailable,
+    SecuretrainError,
+    VaultDenied,
+    VaultMisconfigured,
+    VaultSealed,
+    VaultUnavailable,
+    WrongKey,
+)
+from securetrain_operator.core.record import LaunchRecord
+from securetrain_operator.errors import ApiUnavailable
+from support.fakes import JOBS
+from support.gateway_world import (
+    DATASET_SHA256,
+    JOB_UID,
+    NAMESPACE,
+    NETWORK_POLICIES,
+    WRAPPED,
+    World,
+    train_results,
+)
+
+
+def last(world: World) -> dict[str, Any]:
+    """Data of the newest audit record."""
+    return dict(chain.parse_line(world.record.audit[-1]).data)
+
+
+def trained(world: World) -> None:
+    """Let training be over and certification be launched."""
+    from securetrain.api.gateway import ResultsRequest
+
+    results = ResultsRequest.model_validate(train_results())
+    world.change(lambda r: r.with_changes(results={Purpose.TRAIN: results}))
+    world.launch(Purpose.CERTIFY)
+
+
+async def test_an_honest_train_pod_gets_its_keys() -> None:
+    world = World()
+    pod = world.pod()
+    async with world.client() as client:
+        status, answer = await client.grant(pod)
+    assert status == 200
+    assert [key["name"] for key in answer["keys"]] == ["train", "validation", "model"]
+    assert answer["wrappedModelKey"] == "vault:v1:" + "A" * 79 + "="
+    assert world.kinds[-2:] == ["grant.recorded", "grant.issued"]
+    (grant,) = world.record.grants
+    assert grant.accessors == ("accessor-1-train", "accessor-1-validation", "accessor-1-model")
+    assert world.wakeup.woken == [JOB_UID]
+    assert [reason for reason, _, _ in world.events.emitted] == ["KeysGranted"]
+    assert "token" not in json.dumps([*world.record.audit, *world.refused])
+
+
+async def test_a_certify_pod_gets_the_test_split_and_the_same_model_key() -> None:
+    world = World()
+    async with world.client() as client:
+        await client.grant(world.pod())
+        trained(world)
+        status, answer = await client.grant(world.pod(Purpose.CERTIFY, "fghij"))
+    assert status == 200
+    assert [key["name"] for key in answer["keys"]] == ["test", "model"]
+    assert world.vault.trip.log.count("vault model key") == 1
+    first, second = world.vault.wrapped
+    assert first.model_key == second.model_key
+    assert first.model_context == second.model_context
+
+
+async def test_the_grant_is_recorded_and_anchored_before_vault_is_asked() -> None:
+    world = World()
+    pod = world.pod()
+    async with world.client() as client:
+        await client.grant(pod)
+    (request,) = world.vault.wrapped
+    line = world.record.audit[-2]
+    recorded = chain.parse_line(line)
+    assert recorded.type.endswith("grant.recorded")
+    assert request.correlation == correlation_id(JOB_UID, recorded.seq, chain.line_sha256(line))
+    data = recorded.data
+    assert data["keys"] == [
+        {"name": "train", "kek": "team-a-digits", "version": 3},
+        {"name": "validation", "kek": "team-a-digits", "version": 3},
+        {"name": "model", "kek": "team-a-models", "version": 1},
+    ]
+    assert (data["podUID"], data["podIP"], data["node"]) == ("pod-abcde", "127.0.0.1", "node-1")
+    assert data["credentialID"].startswith("JTI=")
+    assert data["image"].endswith("a" * 64)
+    assert data["imageID"].endswith("b" * 64)
+    assert data["datasetSha256"] == DATASET_SHA256
+    ads = [ad.decode() for ad in request.associated_data.values()]
+    assert ads == [
+        f"securetrain/dek/v1|{split}|{DATASET_SHA256}|{data['policySha256']}"
+        for split in ("train", "validation")
+    ]
+
+
+async def test_a_second_grant_for_the_same_pod() -> None:
+    world = World()
+    pod = world.pod()
+    async with world.client() as client:
+        await client.grant(pod)
+        before = world.record_text
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (409, "AlreadyGranted")
+    assert world.record_text == before
+    assert len(world.vault.wrapped) == 1
+
+
+async def test_of_two_grants_at_once_exactly_one_is_issued() -> None:
+    world = World()
+    pod = world.pod()
+    gate = asyncio.Event()
+    check = world.vault.check
+
+    async def held(*args: Any) -> None:
+        await gate.wait()
+        await check(*args)
+
+    world.vault.check = held  # type: ignore[method-assign]
+    async with world.client() as client:
+        both = [asyncio.create_task(client.grant(pod)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        gate.set()
+        statuses = sorted([(await task)[0] for task in both])
+    assert statuses == [200, 409]
+    assert len(world.record.grants) == len(world.vault.wrapped) == 1
+
+
+async def test_keys_are_exactly_those_of_the_purpose() -> None:
+    world = World()
+    pod = world.pod()
+    keys = world.grant_body()["keys"]
+    async with world.client() as client:
+        for wrong in ({}, {"train": keys["train"]}, keys | {"test": keys["train"]}):
+            status, problem = await client.grant(pod, keys=wrong)
+            assert (status, problem["reason"]) == (422, "InvalidInput")
+        body = world.grant_body(Purpose.CERTIFY)
+        status, _ = await client.post("/v1/grants", world.token(pod), body)
+        assert status == 403
+    assert world.vault.wrapped == []
+    assert world.record.failure is None
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["vault:v0:" + "A" * 80, "vault:v1:" + "A" * 79, "vault:v1:../" + "A" * 77, WRAPPED + "\n"],
+)
+async def test_a_malformed_wrapped_key_is_never_sent(wrapped: str) -> None:
+    world = World()
+    pod = world.pod()
+    keys = world.grant_body()["keys"]
+    keys["train"]["wrapped"] = wrapped
+    async with world.client() as client:
+        status, problem = await client.grant(pod, keys=keys)
+    assert status == 422
+    assert "AAAA" not in json.dumps(problem)
+    assert world.vault.trip.log == []
+
+
+Bend = Callable[[World], Any]
+
+
+def bend_policy(**changes: Any) -> Bend:
+    return lambda world: world.policy.update(changes)
+
+
+def add_policy(name: str, spec: dict[str, Any]) -> Bend:
+    return lambda world: world.cluster.put(
+        NETWORK_POLICIES, NAMESPACE, {"metadata": {"name": name}, "spec": spec}
+    )
+
+
+OPEN = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}
+FATAL: dict[str, tuple[Bend, int, str, str]] = {
+    "namespace": (bend_policy(namespaces=["team-b"]), 403, "PolicyDenied", "namespaces"),
+    "image": (bend_policy(images=["sha256:" + "f" * 64]), 403, "PolicyDenied", "images"),
+    "KEK": (bend_policy(outputKeks=["other"]), 403, "PolicyDenied", "outputKeks"),
+    "date": (bend_policy(notAfter="2026-01-01T00:00:00Z"), 403, "PolicyDenied", "notAfter"),
+    "gates": (
+        bend_policy(gates=[{"metric": "accuracy", "min": "0.99"}]),
+        403,
+        "PolicyDenied",
+        "gates",
+    ),
+    "network": (add_policy("theirs", OPEN), 403, "PolicyDenied", "opened by theirs"),
+    "field": (bend_policy(extra=1), 422, "ManifestInvalid", "policy.json"),
+    "format": (bend_policy(format="securetrain/policy/v2"), 422, "ManifestInvalid", "format"),
+    "no date": (lambda world: world.policy.pop("notAfter"), 422, "ManifestInvalid", "notAfter"),
+}
+
+
+@pytest.mark.parametrize("name", FATAL)
+async def test_what_the_owner_does_not_allow_ends_the_job(name: str) -> None:
+    bend, expected, reason, word = FATAL[name]
+    world = World()
+    pod = world.pod()
+    bend(world)
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (expected, reason)
+    record = world.record
+    assert record.failure is not None
+    assert (record.phase, record.failure.reason) == ("Failed", reason)
+    assert word in record.failure.message
+    assert world.kinds[-1] == "job.failed"
+    assert (record.grants, world.vault.wrapped) == ((), [])
+    assert world.wakeup.woken == [JOB_UID]
+
+
+async def test_the_digest_of_the_attested_image_can_be_allowed_by_itself() -> None:
+    world = World()
+    pod = world.pod()
+    world.policy["images"] = ["sha256:" + "a" * 64]
+    async with world.client() as client:
+        assert (await client.grant(pod))[0] == 200
+
+
+async def test_an_opening_does_not_matter_where_the_owner_does_not_demand_isolation() -> None:
+    world = World()
+    pod = world.pod()
+    world.policy["networkIsolation"] = False
+    add_policy("theirs", OPEN)(world)
+    async with world.client() as client:
+        assert (await client.grant(pod))[0] == 200
+
+
+async def test_our_own_network_policy_must_be_as_it_was_made() -> None:
+    world = World()
+    pod = world.pod()
+    ours = world.cluster.objects[(NETWORK_POLICIES, NAMESPACE, "stj-digits-v7")]
+    ours["spec"]["egress"].append({})
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, "NotReady")
+        world.cluster.remove(NETWORK_POLICIES, NAMESPACE, "stj-digits-v7")
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, "NotReady")
+    assert world.record.failure is None
+    assert world.vault.wrapped == []
+
+
+def pinned(world: World) -> None:
+    spec = world.spec.model_copy(
+        update={
+            "datasets": (world.spec.dataset.model_copy(update={"digest": "sha256:" + "e" * 64}),)
+        }
+    )
+    world.__init__(spec=spec.to_wire())  # type: ignore[misc]
+
+
+async def test_a_dataset_other_than_the_pinned_one_ends_the_job() -> None:
+    world = World()
+    pinned(world)
+    pod = world.pod()
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (403, "DatasetChanged")
+    assert world.record.failure is not None
+    assert world.record.failure.reason == "DatasetChanged"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda world: world.policy.update(notAfter="2029-01-01T00:00:00Z"),
+        lambda world: setattr(
+            world, "policy", world.policy | {"images": ["builtin", "sha256:" + "9" * 64]}
+        ),
+    ],
+)
+async def test_an_older_looser_policy_after_the_first_grant_ends_the_job(change: Bend) -> None:
+    world = World()
+    async with world.client() as client:
+        await client.grant(world.pod())
+        trained(world)
+        change(world)
+        status, problem = await client.grant(world.pod(Purpose.CERTIFY, "fghij"))
+    assert (status, problem["reason"]) == (403, "DatasetChanged")
+    assert world.record.phase == "Failed"
+
+
+async def test_another_manifest_after_the_first_grant_ends_the_job() -> None:
+    world = World()
+    async with world.client() as client:
+        await client.grant(world.pod())
+        status, problem = await client.grant(world.pod(suffix="fghij"), datasetSha256="e" * 64)
+    assert (status, problem["reason"]) == (403, "DatasetChanged")
+
+
+async def test_keys_of_another_mount_are_refused() -> None:
+    world = World()
+    pod = world.pod()
+    keys = world.grant_body()["keys"]
+    keys["validation"]["mount"] = "other"
+    async with world.client() as client:
+        status, problem = await client.grant(pod, keys=keys)
+    assert (status, problem["reason"]) == (422, "ManifestInvalid")
+    assert world.vault.trip.log == []
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"name": "digits"},
+        {"name": "d", "id": "x" * 99},
+        {"name": "d", "id": JOB_UID, "records": -1},
+    ],
+)
+async def test_a_dataset_id_or_count_that_is_none(dataset: dict[str, Any]) -> None:
+    world = World()
+    pod = world.pod()
+    async with world.client() as client:
+        status, problem = await client.grant(pod, dataset=dataset)
+    assert (status, problem["reason"]) == (422, "ManifestInvalid")
+
+
+async def test_missing_guards_are_waited_for_unless_settings_say_otherwise() -> None:
+    for required, expected in ((True, 503), (False, 200)):
+        world = World(require_guards=required)
+        world.cluster.guards_missing = ("securetrain-token",)
+        pod = world.pod()
+        async with world.client() as client:
+            status, answer = await client.grant(pod)
+        assert status == expected
+        if required:
+            assert answer["reason"] == "GuardMissing"
+            assert (world.record.grants, world.record.failure) == ((), None)
+
+
+async def test_grants_are_capped_per_phase() -> None:
+    world = World(max_grants_per_phase=2)
+    async with world.client() as client:
+        for suffix in ("aaaaa", "bbbbb"):
+            assert (await client.grant(world.pod(suffix=suffix)))[0] == 200
+        status, problem = await client.grant(world.pod(suffix="ccccc"))
+    assert (status, problem["reason"]) == (403, "GrantsExhausted")
+    assert world.record.failure is not None
+    assert len(world.record.grants) == 2
+
+
+async def test_there_must_be_something_to_certify() -> None:
+    world = World()
+    world.launch(Purpose.CERTIFY)
+    async with world.client() as client:
+        status, _ = await client.grant(world.pod(Purpose.CERTIFY))
+    assert status == 403
+    assert world.record.failure is None
+
+
+WAITS: list[tuple[str, SecuretrainError]] = [
+    ("check", VaultSealed("sealed")),
+    ("check", VaultUnavailable("away")),
+    ("check", VaultDenied("no role")),
+    ("check", VaultMisconfigured("no mount")),
+    ("model key", VaultUnavailable("away")),
+    ("model key", VaultMisconfigured("the key is not derived")),
+]
+
+
+@pytest.mark.parametrize(("call", "fault"), WAITS)
+async def test_while_vault_is_not_there_nothing_is_recorded(
+    call: str, fault: SecuretrainError
+) -> None:
+    world = World()
+    pod = world.pod()
+    before = world.record_text
+    world.vault.faults[call] = fault
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, fault.reason)
+        assert problem["retry"] is not None
+        assert world.record_text == before
+        world.vault.faults.clear()
+        assert (await client.grant(pod))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        VaultSealed("sealed"),
+        VaultUnavailable("refused", in_doubt=False),
+        VaultDenied("403"),
+    ],
+)
+async def test_a_grant_that_surely_failed_is_withdrawn_and_can_be_asked_for_again(
+    fault: SecuretrainError,
+) -> None:
+    world = World()
+    pod = world.pod()
+    world.vault.faults["wrap keys"] = fault
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, fault.reason)
+        assert problem["retry"] is not None
+        assert world.record.grants == ()
+        assert world.kinds[-2:] == ["grant.recorded", "grant.withdrawn"]
+        assert last(world)["reason"] == fault.reason
+        assert world.record.model_key is not None
+        world.vault.faults.clear()
+        assert (await client.grant(pod))[0] == 200
+    assert world.vault.trip.log.count("vault model key") == 1
+
+
+async def test_a_grant_in_doubt_stays_and_only_a_new_pod_can_ask_again() -> None:
+    world = World()
+    pod = world.pod()
+    world.vault.faults["wrap keys"] = VaultUnavailable("slow", in_doubt=True)
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, "GrantLost")
+        assert len(world.record.grants) == 1
+        assert world.kinds[-1] == "grant.recorded"
+        world.vault.faults.clear()
+        assert (await client.grant(pod))[0] == 409
+        assert (await client.grant(world.pod(suffix="fghij")))[0] == 200
+
+
+async def test_a_vault_that_never_answers_leaves_the_grant_in_doubt() -> None:
+    world = World()
+    pod = world.pod()
+
+    async def forever(*args: Any) -> Any:
+        await asyncio.sleep(60)
+
+    world.vault.wrap_keys = forever  # type: ignore[method-assign]
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (503, "GrantLost")
+    assert len(world.record.grants) == 1
+
+
+async def test_a_crash_between_record_and_wrap_leaves_the_grant() -> None:
+    world = World()
+    pod = world.pod()
+    world.vault.faults["wrap keys"] = RuntimeError("the process dies")
+    async with world.client() as client:
+        status, _ = await client.grant(pod)
+        assert status == 500
+        assert len(world.record.grants) == 1
+        world.vault.faults.clear()
+        assert (await client.grant(pod))[0] == 409
+    assert world.kinds[-1] == "grant.recorded"
+
+
+async def test_a_wrong_key_ends_the_job_in_plain_words() -> None:
+    world = World()
+    pod = world.pod()
+    world.vault.faults["wrap keys"] = WrongKey("message authentication failed")
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (403, "WrongKey")
+    record = world.record
+    assert record.failure is not None
+    assert "dataset.json or policy.json is not the one that was sealed" in record.failure.message
+    assert record.grants == ()
+    assert world.kinds[-3:] == ["grant.recorded", "grant.withdrawn", "job.failed"]
+
+
+async def test_tokens_that_cannot_be_recorded_are_burnt() -> None:
+    world = World()
+    pod = world.pod()
+    update = world.records.update
+
+    async def broken(uid: str, change: Callable[[LaunchRecord], LaunchRecord]) -> LaunchRecord:
+        if world.vault.wrapped:
+            raise ApiUnavailable("the API server is away")
+        return await update(uid, change)
+
+    world.records.update = broken  # type: ignore[method-assign]
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (503, "GrantLost")
+    assert [token.grant.name for token in world.vault.burnt] == ["train", "validation", "model"]
+    assert world.record.grants[0].accessors == ()
+
+
+async def test_tokens_of_a_job_that_ended_meanwhile_are_burnt() -> None:
+    world = World()
+    pod = world.pod()
+    wrap = world.vault.wrap_keys
+
+    async def ends(*args: Any) -> Any:
+        world.change(lambda record: record.failed("DeadlineExceeded", "too late", "2027"))
+        return await wrap(*args)
+
+    world.vault.wrap_keys = ends  # type: ignore[method-assign]
+    async with world.client() as client:
+        status, answer = await client.grant(pod)
+    assert status == 403
+    assert "keys" not in answer
+    assert len(world.vault.burnt) == 3
+    assert world.kinds[-1] == "job.failed"
+
+
+async def test_the_job_itself_must_still_be_there_and_be_the_same() -> None:
+    changes: list[Callable[[dict[str, Any]], Any]] = [
+        lambda job: job["metadata"].update(deletionTimestamp="2027-01-15T08:00:00Z"),
+        lambda job: job["metadata"].update(uid="another"),
+        lambda job: job["spec"]["output"].update(kek="other"),
+    ]
+    for change in changes:
+        world = World()
+        pod = world.pod()
+        change(world.cluster.objects[(JOBS, NAMESPACE, "digits-v7")])
+        async with world.client() as client:
+            assert (await client.grant(pod))[0] == 403
+        assert world.vault.trip.log == []
+
+
+async def test_a_connection_that_the_namespace_may_not_use_any_more_is_waited_for() -> None:
+    world = World()
+    pod = world.pod()
+    (connection,) = world.settings.vault_connections
+    moved = connection.model_copy(update={"address": "https://10.0.0.66:8200"})
+    closed = connection.model_copy(update={"allowed_namespaces": ("team-b",)})
+    for other in (moved, closed):
+        world.settings = world.settings.model_copy(update={"vault_connections": (other,)})
+        async with world.client() as client:
+            status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, "VaultMisconfigured")
+    assert world.vault.trip.log == []
+
+
+def test_unavailable_gateways_are_told_to_wait() -> None:
+    from securetrain_operator.gateway.problems import status_of
+
+    assert status_of(GatewayUnavailable("slow")) == 503
