@@ -112,13 +112,12 @@ class Api:
         return self.call("GET", path)
 
     def create(self, body: Object, *, dry_run: bool = False) -> Answer:
-        """Create an object at the path of its kind."""
-        query = {"dryRun": "All"} if dry_run else None
-        return self.call("POST", collection(body), body, query=query)
+        """Create an object at the path of its kind; a dry run ends after admission."""
+        return self.call("POST", collection(body), body, query=_dry(dry_run))
 
-    def patch(self, path: str, body: Object, *, content_type: str = MERGE_PATCH) -> Answer:
+    def patch(self, path: str, body: Object, *, dry_run: bool = False) -> Answer:
         """Change an object by a merge patch."""
-        return self.call("PATCH", path, body, content_type=content_type)
+        return self.call("PATCH", path, body, content_type=MERGE_PATCH, query=_dry(dry_run))
 
     def apply(self, body: Object) -> Answer:
         """Create or change an object by server-side apply."""
@@ -126,7 +125,7 @@ class Api:
         query = {"fieldManager": "tests", "force": "true"}
         return self.call("PATCH", path, body, content_type=APPLY_PATCH, query=query)
 
-    def delete(self, path: str, **options: str) -> Answer:
+    def delete(self, path: str, **options: Any) -> Answer:
         """Delete an object or a collection; options such as propagationPolicy="Orphan"."""
         return self.call("DELETE", path, options or None)
 
@@ -149,6 +148,10 @@ def _json(data: bytes) -> Object:
     except ValueError:
         return {"message": data.decode(errors="replace")}
     return parsed if isinstance(parsed, dict) else {"message": str(parsed)}
+
+
+def _dry(dry_run: bool) -> dict[str, str] | None:
+    return {"dryRun": "All"} if dry_run else None
 
 
 def collection(body: Mapping[str, Any]) -> str:
