@@ -53,7 +53,8 @@ async def _run() -> None:
     take_signals()
     cluster = await KubeCluster.connect(kubeconfig())
     try:
-        await App.wire(loaded, cluster, VaultBroker()).run(stop, take_signals)
+        vault = VaultBroker(Path(loaded.vault_token_file))
+        await App.wire(loaded, cluster, vault).run(stop, take_signals)
     finally:
         await cluster.close()
 

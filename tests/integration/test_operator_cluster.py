@@ -16,6 +16,7 @@ from securetrain.api.gateway import JobRef
 from securetrain.api.names import API_VERSION, KIND, Purpose, launch_record
 from securetrain.audit import chain
 from securetrain.errors import AuditBroken, BadConfiguration, PolicyDenied
+from securetrain_operator.adapters import guards
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.adapters.events import KubeEvents
 from securetrain_operator.adapters.kube import KubeCluster
@@ -29,7 +30,8 @@ from securetrain_operator.errors import (
     SinkUnavailable,
 )
 from securetrain_operator.ports import Object
-from support.chart import of_kind, render
+from support.api import Api
+from support.installed import chart_installed, without
 
 TIME = "2026-01-02T03:04:05Z"
 numbers = itertools.count(1)
@@ -293,21 +295,19 @@ async def test_an_event_that_cannot_be_posted_is_only_logged(
 
 
 async def test_the_charts_guards_count_as_in_place_and_their_loss_is_noticed(
-    control_plane: ControlPlane, cluster: LostAnswers, kubectl: Kubectl
+    control_plane: ControlPlane,
 ) -> None:
-    chart = of_kind(render(), "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-    names = [
-        f"{item['kind']}/{item['metadata']['name']}"
-        for item in of_kind(chart, "ValidatingAdmissionPolicyBinding")
-    ]
-    kubectl.apply(*chart)
-    try:
-        assert list(await cluster.missing_guards()) == []
-        kubectl("delete", "ValidatingAdmissionPolicyBinding/securetrain-token")
+    async def missing() -> list[str]:
         fresh = await KubeCluster.connect(control_plane.kubeconfig)
-        assert list(await fresh.missing_guards()) == ["securetrain-token"]
-        await fresh.close()
-    finally:
-        kubectl("delete", "--ignore-not-found", *names)
-        for item in of_kind(chart, "ValidatingAdmissionPolicy"):
-            kubectl("delete", f"ValidatingAdmissionPolicy/{item['metadata']['name']}")
+        try:
+            return list(await fresh.missing_guards())
+        finally:
+            await fresh.close()
+
+    admin = Api(control_plane.kubeconfig)
+    with chart_installed(admin) as objects:
+        assert await missing() == []
+        for guard in guards.GUARDS:
+            with without(admin, objects, guard):
+                assert await missing() == [guard]
+    assert await missing() == list(guards.GUARDS)

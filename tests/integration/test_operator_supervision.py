@@ -1,0 +1,127 @@
+"""No zombies: when a part of the operator ends, the whole process ends with its error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import kopf
+import pytest
+import yaml
+
+from localcluster.control_plane import ControlPlane
+from securetrain.api.names import PLURAL
+from securetrain.errors import BadConfiguration
+from securetrain_operator import handlers
+from securetrain_operator.adapters.kube import KubeCluster
+from securetrain_operator.adapters.vault import VaultBroker
+from securetrain_operator.app import App
+from securetrain_operator.settings import Settings
+from support.api import Api
+from support.chart import AUDIENCE
+from support.installed import install_crd
+from support.operator_process import TRAINER, free_port, write_kubeconfig
+
+BLIND = "blind-operator"
+
+
+def settings(*, connections: bool = True) -> Settings:
+    connection = {"address": "https://127.0.0.1:1", "ca": "none"}
+    return Settings.model_validate(
+        {
+            "namespace": "default",
+            "audience": AUDIENCE,
+            "trainerImage": TRAINER,
+            "gatewayUrl": "https://gateway.default.svc",
+            "gatewayPort": free_port(),
+            "gatewayNames": ["gateway.default.svc"],
+            "healthPort": free_port(),
+            "vaultConnections": [connection] if connections else [],
+        }
+    )
+
+
+@pytest.fixture
+async def cluster(
+    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[KubeCluster]:
+    """A login that may list all that the operator lists, but watches no pods."""
+    kubectl = control_plane.kubectl
+    install_crd(Api(control_plane.kubeconfig))
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": BLIND, "namespace": "default"},
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": BLIND},
+            "rules": [
+                {
+                    "apiGroups": ["", "batch", "securetrain.dev"],
+                    "resources": ["pods", "jobs", "configmaps", PLURAL],
+                    "verbs": ["get", "list"],
+                },
+                {
+                    "apiGroups": ["batch", "securetrain.dev"],
+                    "resources": ["jobs", PLURAL],
+                    "verbs": ["watch"],
+                },
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": BLIND},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": BLIND,
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": BLIND, "namespace": "default"}],
+        },
+    )
+    token = kubectl("create", "token", BLIND, "-n", "default", "--duration=1h").strip()
+    path = tmp_path / "kubeconfig"
+    write_kubeconfig(path, control_plane, token)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    made = await KubeCluster.connect(path)
+    yield made
+    await made.close()
+
+
+async def test_a_watch_that_fails_for_good_ends_the_process(
+    cluster: KubeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = handlers.watch_settings
+
+    def impatient() -> kopf.OperatorSettings:
+        made = patient()
+        made.networking.error_backoffs = ()
+        return made
+
+    monkeypatch.setattr(handlers, "watch_settings", impatient)
+    app = App.wire(settings(), cluster, VaultBroker(tmp_path / "absent"))
+    async with asyncio.timeout(40):
+        with pytest.raises(Exception, match="pods") as caught:
+            await app.run(asyncio.Event())
+    assert "Forbidden" in type(caught.value).__name__
+
+
+async def test_stopping_before_anything_has_started_well(
+    cluster: KubeCluster, tmp_path: Path
+) -> None:
+    stop = asyncio.Event()
+    stop.set()
+    async with asyncio.timeout(20):
+        await App.wire(settings(), cluster, VaultBroker(tmp_path / "absent")).run(stop)
+
+
+async def test_without_any_vault_there_is_nothing_to_run(
+    cluster: KubeCluster, tmp_path: Path
+) -> None:
+    with pytest.raises(BadConfiguration, match="vaultConnections"):
+        App.wire(settings(connections=False), cluster, VaultBroker(tmp_path / "absent"))
