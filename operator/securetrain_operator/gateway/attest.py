@@ -45,17 +45,21 @@ def attest(pod: Object, child: ChildRecord, settings: Settings) -> tuple[str, ..
     Returns:
         One path and word per mismatch; empty for the pod that was launched.
     """
-    metadata, status = pod.get("metadata", {}), pod.get("status", {})
+    try:
+        return tuple(_mismatches(pod, child, settings))
+    except (AttributeError, KeyError, TypeError, ValueError):  # no pod has such a shape: deny
+        return ("the pod is not shaped as a pod",)
+
+
+def _mismatches(pod: Object, child: ChildRecord, settings: Settings) -> Iterator[str]:
+    metadata, spec = pod["metadata"], pod["spec"]
     template = child.template.get("metadata") or {}
-    return (
-        *_identity(metadata, child),
-        *_labels(template.get("labels") or {}, metadata.get("labels") or {}, child),
-        *_annotations(
-            template.get("annotations") or {}, metadata.get("annotations") or {}, settings
-        ),
-        *_spec(child.template.get("spec") or {}, pod.get("spec") or {}),
-        *_status(status, [c.get("name") for c in pod.get("spec", {}).get("containers") or ()]),
-    )
+    annotations = template.get("annotations") or {}
+    yield from _identity(metadata, child)
+    yield from _labels(template.get("labels") or {}, metadata.get("labels") or {}, child)
+    yield from _annotations(annotations, metadata.get("annotations") or {}, settings)
+    yield from _spec(child.template["spec"], spec)
+    yield from _status(pod["status"], [c.get("name") for c in spec["containers"]])
 
 
 def _identity(metadata: Mapping[str, Any], child: ChildRecord) -> Iterator[str]:
