@@ -30,6 +30,7 @@ MAX_ARRAY_BYTES: Final = 1 << 35
 _MALFORMED: Final = (
     ValueError,
     EOFError,
+    OSError,
     NotImplementedError,
     RuntimeError,
     SyntaxError,
@@ -123,8 +124,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise InvalidInput("SRC", str(path), "is not a file", fix="name a .npz file")
     try:
         archive = zipfile.ZipFile(path)
-    except OSError:
-        raise InvalidInput("SRC", str(path), "cannot be read", fix="check its rights") from None
+    except PermissionError:
+        raise InvalidInput("SRC", str(path), "may not be read", fix="check its rights") from None
     except _MALFORMED:
         raise InvalidInput("SRC", str(path), "is not a .npz archive", fix=_FIX) from None
     with archive:

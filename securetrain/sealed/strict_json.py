@@ -79,10 +79,14 @@ def dump_line(model: BaseModel) -> bytes:
 
 
 def _first(error: ValidationError) -> str:
-    """The first problem: its field and what is wrong, shortened, without the input's value."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    """The first problem: its field and what is wrong, shortened, without the input's value.
+
+    An unknown field comes first: where a name is misspelt, the right one is missing too.
+    """
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    first = (unknown or problems)[0]
     field = ".".join(str(part) for part in first["loc"])[:100] or "the document"
-    unknown = first["type"] == "extra_forbidden"
     problem = "is not a field of this format" if unknown else first["msg"]
     return f"{field}: {problem.removeprefix('Value error, ')[:200]}"
 

@@ -1,0 +1,66 @@
+"""A small sealed dataset for tests, and a key wrapper that keeps the keys."""
+
+from __future__ import annotations
+
+import base64
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securetrain.sealed.policy import UsagePolicy
+from securetrain.sealed.sources import ImageSource, read_npz
+from securetrain.sealed.strict_json import dump
+from securetrain.sealed.writer import Sealed, SealOptions, seal
+from securetrain.secret import Secret
+
+POLICY = UsagePolicy(
+    format="securetrain/policy/v1",
+    namespaces=("team-a",),
+    images=("builtin",),
+    output_keks=("team-a-models",),
+    not_after="2099-01-01T00:00:00Z",
+)
+
+
+@dataclass
+class KeptKeys:
+    """Wraps by remembering: the wrapped text stands for the key."""
+
+    keys: dict[bytes, Secret] = field(default_factory=dict)
+
+    def wrap(self, dek: Secret, associated_data: bytes) -> str:
+        self.keys[associated_data] = dek
+        return "vault:v1:" + base64.b64encode(len(self.keys).to_bytes(60, "big")).decode()
+
+
+def write_npz(path: Path, **arrays: NDArray[np.generic]) -> Path:
+    """A .npz of the given arrays."""
+    np.savez(path, **arrays)
+    return path
+
+
+def digits_source(path: Path, records: int = 300, seed: int = 0) -> ImageSource:
+    """Random images of 4×3 with three classes."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (records, 4, 3), dtype=np.uint8)
+    labels = random.integers(0, 3, records, dtype=np.uint8)
+    return read_npz(write_npz(path / f"source-{seed}.npz", images=images, labels=labels))
+
+
+def sealed_dataset(
+    path: Path, *, records: int = 300, shard_bytes: int = 4096
+) -> tuple[Sealed, ImageSource, KeptKeys]:
+    """A sealed dataset under `path`/sealed, its source and its keys."""
+    source, wrapper = digits_source(path, records), KeptKeys()
+    options = SealOptions(kek="team-a-digits", policy=dump(POLICY), shard_bytes=shard_bytes)
+    return seal(source, path / "sealed", options, wrapper), source, wrapper
+
+
+def repack(path: Path, name: str, data: bytes) -> Path:
+    """A .npz whose only member is `name` with these bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, data)
+    return path

@@ -1,0 +1,142 @@
+"""Tink itself is the judge of the stream format: each side opens what the other wrote."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+import tink
+from tink import secret_key_access, streaming_aead
+from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
+
+from securetrain.errors import ShardCorrupt, WrongKey
+from securetrain.sealed.streaming import (
+    HEADER,
+    SEGMENT,
+    TAG,
+    decrypt_bytes,
+    decrypt_into,
+    encrypt_bytes,
+    encrypt_stream,
+    plain_size,
+)
+from securetrain.secret import Secret
+
+DEK = Secret(bytes(range(32)))
+PLACE = b"securetrain/shard/v1|0|train|0|1"
+FIRST = SEGMENT - HEADER - TAG
+LATER = SEGMENT - TAG
+SIZES = (
+    0,
+    1,
+    FIRST - 1,
+    FIRST,
+    FIRST + 1,
+    FIRST + LATER - 1,
+    FIRST + LATER,
+    FIRST + LATER + 1,
+    3 * SEGMENT + 7,
+)
+
+
+class Kept(io.BytesIO):
+    """Tink closes what it writes to; this keeps the bytes."""
+
+    kept = b""
+
+    def close(self) -> None:
+        self.kept = self.getvalue()
+        super().close()
+
+
+@pytest.fixture(scope="module")
+def judge() -> streaming_aead.StreamingAead:
+    """Tink's AES256_GCM_HKDF_1MB with our key."""
+    streaming_aead.register()
+    template = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(
+        key_value=DEK.reveal(),
+        params=aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingParams(
+            ciphertext_segment_size=SEGMENT,
+            derived_key_size=32,
+            hkdf_hash_type=common_pb2.HashType.SHA256,
+        ),
+    )
+    data = tink_pb2.KeyData(
+        type_url="type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey",
+        value=template.SerializeToString(),
+        key_material_type=tink_pb2.KeyData.SYMMETRIC,
+    )
+    key = tink_pb2.Keyset.Key(
+        key_data=data, status=tink_pb2.ENABLED, key_id=1, output_prefix_type=tink_pb2.RAW
+    )
+    keyset = tink_pb2.Keyset(primary_key_id=1, key=[key]).SerializeToString()
+    handle = tink.proto_keyset_format.parse(keyset, secret_key_access.TOKEN)
+    return handle.primitive(streaming_aead.StreamingAead)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tink_opens_ours(judge: streaming_aead.StreamingAead, size: int) -> None:
+    plain = os.urandom(size)
+    sealed = io.BytesIO()
+    written = encrypt_stream(io.BytesIO(plain), sealed, DEK, PLACE)
+    assert written == len(sealed.getvalue())
+    with judge.new_decrypting_stream(io.BytesIO(sealed.getvalue()), PLACE) as stream:
+        assert stream.read() == plain
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_we_open_tinks(judge: streaming_aead.StreamingAead, size: int) -> None:
+    plain = os.urandom(size)
+    written = Kept()
+    with judge.new_encrypting_stream(written, PLACE) as stream:
+        stream.write(plain)
+    assert plain_size(len(written.kept)) == size
+    assert decrypt_bytes(written.kept, DEK, PLACE) == plain
+
+
+def test_a_slow_reader_changes_nothing() -> None:
+    class Dripping(io.BytesIO):
+        def readinto(self, view: memoryview) -> int:  # type: ignore[override]
+            return super().readinto(view[:4099])
+
+    plain = os.urandom(FIRST + 5)
+    sealed = io.BytesIO()
+    encrypt_stream(Dripping(plain), sealed, DEK, PLACE)
+    out = bytearray(len(plain))
+    size = len(sealed.getvalue())
+    assert decrypt_into(Dripping(sealed.getvalue()), size, DEK, PLACE, out) == len(plain)
+    assert out == plain
+
+
+def test_out_may_be_larger_and_the_rest_is_untouched() -> None:
+    sealed = encrypt_bytes(b"abc", DEK, PLACE)
+    out = bytearray(b"x" * 10)
+    assert decrypt_into(io.BytesIO(sealed), len(sealed), DEK, PLACE, out) == 3
+    assert out == b"abcxxxxxxx"
+    with pytest.raises(ValueError, match="3 are needed"):
+        decrypt_into(io.BytesIO(sealed), len(sealed), DEK, PLACE, bytearray(2))
+
+
+def test_nothing_is_left_of_a_file_whose_end_is_missing() -> None:
+    sealed = encrypt_bytes(b"x" * (FIRST + LATER + 9), DEK, PLACE)
+    out = bytearray(b"?" * (FIRST + LATER + 9))
+    broken = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    with pytest.raises(ShardCorrupt):
+        decrypt_into(io.BytesIO(broken), len(broken), DEK, PLACE, out)
+    assert not any(out)
+
+
+def test_no_stream_equals_another() -> None:
+    assert encrypt_bytes(b"same", DEK, PLACE) != encrypt_bytes(b"same", DEK, PLACE)
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(WrongKey):
+        encrypt_bytes(b"", Secret(b"k" * 16), PLACE)
+
+
+@pytest.mark.parametrize("size", [0, 55, SEGMENT + 1, SEGMENT + TAG, SEGMENT << 33])
+def test_sizes_that_no_stream_has(size: int) -> None:
+    with pytest.raises(ShardCorrupt):
+        plain_size(size)
