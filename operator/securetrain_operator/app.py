@@ -32,10 +32,11 @@ from securetrain_operator.adapters.sinks import FileSink, Sink, StreamSink
 from securetrain_operator.adapters.vault import VaultBroker
 from securetrain_operator.certificates import ServingCertificate
 from securetrain_operator.gateway.server import Gateway
+from securetrain_operator.kinds import TRAINING_JOBS
 from securetrain_operator.reconcile import Reconciler
 from securetrain_operator.resync import Resync
 from securetrain_operator.settings import Settings
-from securetrain_operator.store import JOBS, WatchStore
+from securetrain_operator.store import WatchStore
 from securetrain_operator.workqueue import WorkQueue, describe
 
 QUEUE_STUCK_SECONDS: Final = 900.0
@@ -141,7 +142,7 @@ class App:
             hook.cancel()
 
     def _changed(self, uid: str, kind: str, deleted: bool) -> None:
-        if deleted and kind == JOBS:
+        if deleted and kind == TRAINING_JOBS:
             self.progress.forget(uid)
         self.queue.enqueue(uid)
 

@@ -18,15 +18,16 @@ import kopf
 
 from securetrain.api import names
 from securetrain_operator.adapters.kube import kubeconfig
-from securetrain_operator.store import CHILDREN, JOBS, PODS, WatchStore
+from securetrain_operator.kinds import JOBS, PODS, TRAINING_JOBS
+from securetrain_operator.store import WatchStore
 
 LOGIN_LIFE: Final = datetime.timedelta(minutes=10)
 """Credentials are read again after this, before a rotated service account token runs out."""
 PREFIX: Final = f"kopf.{names.GROUP}"
 EXIT_SECONDS: Final = 20.0
 WATCHED: Final[Mapping[str, tuple[str, str] | tuple[str, str, str]]] = {
-    JOBS: (names.GROUP, names.VERSION, names.PLURAL),
-    CHILDREN: ("batch", "v1", "jobs"),
+    TRAINING_JOBS: (names.GROUP, names.VERSION, names.PLURAL),
+    JOBS: ("batch", "v1", "jobs"),
     PODS: ("v1", "pods"),
 }
 
@@ -81,7 +82,7 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     # Tuple keys: kopf takes no notice of keys with slashes and would stream every pod of the
     # cluster.
-    for kind in (CHILDREN, PODS):
+    for kind in (JOBS, PODS):
         settings.watching.label_selectors[WATCHED[kind]] = names.JOB_UID_LABEL
     settings.process.ultimate_exiting_timeout = EXIT_SECONDS
     # Unused as long as there are only event handlers; if that changes, at least under our own

@@ -1,4 +1,4 @@
-"""Probes for kubelet: `/livez`, also named `/healthz`, restarts the process, `/readyz` takes it out of the Service."""
+"""Probes for kubelet: `/livez` (or `/healthz`) restarts the process, `/readyz` ends its traffic."""
 
 from __future__ import annotations
 

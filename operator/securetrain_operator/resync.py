@@ -14,8 +14,9 @@ from securetrain.api.names import JOB_UID_LABEL
 from securetrain.errors import SecuretrainError
 from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.records import ConfigMapRecords
+from securetrain_operator.kinds import TRAINING_JOBS
 from securetrain_operator.ports import Wakeup
-from securetrain_operator.store import JOBS, KINDS, WatchStore
+from securetrain_operator.store import WATCHED, WatchStore
 
 MAX_RETRY_SECONDS: Final = 30.0
 
@@ -66,8 +67,8 @@ class Resync:
     async def once(self) -> None:
         """List all kinds once, and wake up every job that is, or that has left something behind."""
         changed: set[str] = set()
-        for kind in KINDS:
-            selector = "" if kind == JOBS else JOB_UID_LABEL
+        for kind in WATCHED:
+            selector = "" if kind == TRAINING_JOBS else JOB_UID_LABEL
             for namespace in self._namespaces:
                 self._store.begin_listing()
                 items, version = await self._cluster.snapshot(kind, namespace, selector)

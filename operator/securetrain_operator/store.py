@@ -13,29 +13,27 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from securetrain.api import names
+from securetrain_operator.kinds import JOBS, PODS, TRAINING_JOBS
 from securetrain_operator.ports import Object
 
-JOBS: Final = f"{names.API_VERSION}/{names.PLURAL}"
-CHILDREN: Final = "batch/v1/jobs"
-PODS: Final = "v1/pods"
-KINDS: Final = (JOBS, CHILDREN, PODS)
+WATCHED: Final = (TRAINING_JOBS, JOBS, PODS)
 
 
 class WatchStore:
     """ports.Store; all methods are for one event loop's thread."""
 
     def __init__(self) -> None:
-        self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
-        self._of_job: dict[str, dict[str, dict[str, None]]] = {CHILDREN: {}, PODS: {}}
+        self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in WATCHED}
+        self._of_job: dict[str, dict[str, dict[str, None]]] = {JOBS: {}, PODS: {}}
         self._gone: set[str] = set()
 
     def job(self, uid: str) -> Object | None:
         """A SecureTrainingJob."""
-        return self._objects[JOBS].get(uid)
+        return self._objects[TRAINING_JOBS].get(uid)
 
     def children(self, uid: str) -> Sequence[Object]:
         """batch/v1 Jobs that carry the job's UID label."""
-        return self._labelled(CHILDREN, uid)
+        return self._labelled(JOBS, uid)
 
     def pods(self, uid: str) -> Sequence[Object]:
         """Pods that carry the job's UID label."""
@@ -43,7 +41,7 @@ class WatchStore:
 
     def job_uids(self) -> Sequence[str]:
         """UIDs of all SecureTrainingJobs."""
-        return tuple(self._objects[JOBS])
+        return tuple(self._objects[TRAINING_JOBS])
 
     def put(self, kind: str, item: Object) -> str | None:
         """Keep an object unless a newer one is known; returns the UID of the job it concerns."""
@@ -55,7 +53,7 @@ class WatchStore:
         item["metadata"].pop("managedFields", None)  # nobody reads it, and it is most of an object
         self._objects[kind][uid] = item
         job_uid = job_uid_of(kind, item)
-        if kind != JOBS and job_uid:
+        if kind != TRAINING_JOBS and job_uid:
             self._of_job[kind].setdefault(job_uid, {})[uid] = None
         return job_uid
 
@@ -95,7 +93,7 @@ class WatchStore:
     def _drop(self, kind: str, uid: str) -> None:
         item = self._objects[kind].pop(uid, None)
         job_uid = job_uid_of(kind, item) if item else None
-        if kind == JOBS or not job_uid:
+        if kind == TRAINING_JOBS or not job_uid:
             return
         keys = self._of_job[kind].get(job_uid, {})
         keys.pop(uid, None)
@@ -105,7 +103,7 @@ class WatchStore:
 
 def job_uid_of(kind: str, item: Object) -> str | None:
     """UID of the SecureTrainingJob that an object is or belongs to."""
-    if kind == JOBS:
+    if kind == TRAINING_JOBS:
         return _uid(item)
     label = (item["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
     return str(label) if label else None

@@ -20,7 +20,7 @@ from securetrain_operator.adapters import guards
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.adapters.events import KubeEvents
 from securetrain_operator.adapters.kube import KubeCluster
-from securetrain_operator.adapters.records import CONFIG_MAPS, ConfigMapRecords
+from securetrain_operator.adapters.records import ConfigMapRecords
 from securetrain_operator.core.record import ChildRecord, LaunchRecord
 from securetrain_operator.errors import (
     AlreadyExists,
@@ -29,9 +29,11 @@ from securetrain_operator.errors import (
     RecordGone,
     SinkUnavailable,
 )
+from securetrain_operator.kinds import CONFIG_MAPS
 from securetrain_operator.ports import Object
 from support.api import Api
-from support.installed import chart_installed, without
+from support.chart import named
+from support.installed import BINDINGS, chart_installed
 
 TIME = "2026-01-02T03:04:05Z"
 numbers = itertools.count(1)
@@ -308,6 +310,7 @@ async def test_the_charts_guards_count_as_in_place_and_their_loss_is_noticed(
     with chart_installed(admin) as objects:
         assert await missing() == []
         for guard in guards.GUARDS:
-            with without(admin, objects, guard):
-                assert await missing() == [guard]
+            admin.delete(f"{BINDINGS}/{guard}").expect()
+            assert await missing() == [guard]
+            admin.apply(named(objects, "ValidatingAdmissionPolicyBinding", guard)).expect()
     assert await missing() == list(guards.GUARDS)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import kopf
 import pytest
-import yaml
 
 from localcluster.control_plane import ControlPlane
 from securetrain.api.names import PLURAL

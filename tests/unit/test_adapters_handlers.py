@@ -13,11 +13,12 @@ from kopf._cogs.structs.references import Resource
 
 from securetrain.api.names import GROUP, JOB_UID_LABEL, PLURAL, VERSION
 from securetrain_operator import handlers
-from securetrain_operator.store import CHILDREN, JOBS, PODS, WatchStore
+from securetrain_operator.kinds import JOBS, PODS, TRAINING_JOBS
+from securetrain_operator.store import WatchStore
 
 RESOURCES = {
-    JOBS: Resource(group=GROUP, version=VERSION, plural=PLURAL),
-    CHILDREN: Resource(group="batch", version="v1", plural="jobs"),
+    TRAINING_JOBS: Resource(group=GROUP, version=VERSION, plural=PLURAL),
+    JOBS: Resource(group="batch", version="v1", plural="jobs"),
     PODS: Resource(group="", version="v1", plural="pods"),
 }
 
@@ -39,8 +40,8 @@ def test_only_event_and_login_handlers_exist_so_that_kopf_writes_nothing() -> No
 
 def test_label_selectors_reach_exactly_jobs_and_pods() -> None:
     selectors = handlers.watch_settings().watching.label_selectors
-    assert list(selectors.collect(RESOURCES[JOBS])) == []
-    assert list(selectors.collect(RESOURCES[CHILDREN])) == [JOB_UID_LABEL]
+    assert list(selectors.collect(RESOURCES[TRAINING_JOBS])) == []
+    assert list(selectors.collect(RESOURCES[JOBS])) == [JOB_UID_LABEL]
     assert list(selectors.collect(RESOURCES[PODS])) == [JOB_UID_LABEL]
 
 
@@ -55,16 +56,18 @@ def test_kopf_posts_nothing_scans_nothing_and_has_no_peers() -> None:
 async def test_each_event_feeds_the_store_and_names_the_job() -> None:
     made, store, seen = registry()
     feeds = {handler.param: handler.fn for handler in made._watching.get_all_handlers()}
-    assert set(feeds) == {JOBS, CHILDREN, PODS}
+    assert set(feeds) == {TRAINING_JOBS, JOBS, PODS}
     job = {"metadata": {"uid": "j1", "resourceVersion": "1"}}
     pod = {"metadata": {"uid": "p1", "resourceVersion": "2", "labels": {JOB_UID_LABEL: "j1"}}}
-    await feeds[JOBS](event={"type": None, "object": job}, param=JOBS, logger=None)
+    await feeds[TRAINING_JOBS](
+        event={"type": None, "object": job}, param=TRAINING_JOBS, logger=None
+    )
     await feeds[PODS](event={"type": "ADDED", "object": pod}, param=PODS)
     assert store.job("j1") is not None
     assert len(store.pods("j1")) == 1
     await feeds[PODS](event={"type": "DELETED", "object": pod}, param=PODS)
     assert store.pods("j1") == ()
-    assert seen == [("j1", JOBS, False), ("j1", PODS, False), ("j1", PODS, True)]
+    assert seen == [("j1", TRAINING_JOBS, False), ("j1", PODS, False), ("j1", PODS, True)]
 
 
 def test_login_expires_so_that_a_rotated_token_is_read_again(

@@ -17,7 +17,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from securetrain.errors import BadConfiguration, SecuretrainError
 from securetrain_operator.adapters import guards
-from securetrain_operator.adapters.kube import JOBS, KubeCluster, merge_patch
+from securetrain_operator.adapters.kube import KubeCluster, merge_patch
 from securetrain_operator.errors import (
     AlreadyExists,
     ApiDenied,
@@ -25,6 +25,7 @@ from securetrain_operator.errors import (
     ApiUnavailable,
     Conflict,
 )
+from securetrain_operator.kinds import TRAINING_JOBS
 
 SECRET = "hvs.must-not-appear-anywhere"
 Answer = tuple[int, Any]
@@ -73,7 +74,7 @@ async def cluster(script: Script) -> AsyncIterator[KubeCluster]:
     [
         ("v1/pods", "team-a", "/api/v1/namespaces/team-a/pods/x"),
         ("batch/v1/jobs", "team-a", "/apis/batch/v1/namespaces/team-a/jobs/x"),
-        (JOBS, "t", "/apis/securetrain.dev/v1alpha1/namespaces/t/securetrainingjobs/x"),
+        (TRAINING_JOBS, "t", "/apis/securetrain.dev/v1alpha1/namespaces/t/securetrainingjobs/x"),
         ("v1/namespaces", None, "/api/v1/namespaces/x"),
         (guards.POLICIES, None, f"/apis/{guards.POLICIES}/x"),
     ],

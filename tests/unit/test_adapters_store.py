@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from securetrain.api.names import JOB_UID_LABEL
-from securetrain_operator.store import CHILDREN, JOBS, PODS, WatchStore
+from securetrain_operator.kinds import JOBS, PODS, TRAINING_JOBS
+from securetrain_operator.store import WatchStore
 
 
 def item(
@@ -24,8 +25,8 @@ def item(
 
 def test_objects_are_found_by_the_uid_of_their_job() -> None:
     store = WatchStore()
-    assert store.put(JOBS, item("j1", 1)) == "j1"
-    assert store.put(CHILDREN, item("c1", 2, job="j1")) == "j1"
+    assert store.put(TRAINING_JOBS, item("j1", 1)) == "j1"
+    assert store.put(JOBS, item("c1", 2, job="j1")) == "j1"
     assert store.put(PODS, item("p1", 3, job="j1")) == "j1"
     assert store.put(PODS, item("p2", 4, job="j2")) == "j2"
     assert store.put(PODS, item("p3", 5)) is None
@@ -41,13 +42,13 @@ def test_a_deletion_names_the_job_it_concerns() -> None:
     store.put(PODS, item("p1", 3, job="j1"))
     assert store.delete(PODS, item("p1", 4, job="j1")) == "j1"
     assert store.pods("j1") == ()
-    assert store.delete(JOBS, item("j1", 4)) == "j1"
+    assert store.delete(TRAINING_JOBS, item("j1", 4)) == "j1"
 
 
 def test_an_older_object_never_replaces_a_newer_one() -> None:
     store = WatchStore()
-    store.put(JOBS, item("j1", 10, spec="new"))
-    store.put(JOBS, item("j1", 9, spec="old"))
+    store.put(TRAINING_JOBS, item("j1", 10, spec="new"))
+    store.put(TRAINING_JOBS, item("j1", 9, spec="old"))
     assert store.job("j1") == item("j1", 10, spec="new")
 
 
@@ -61,10 +62,10 @@ def test_a_changed_label_moves_a_pod() -> None:
 
 def test_a_listing_drops_what_a_watch_missed_and_keeps_what_came_after_it() -> None:
     store = WatchStore()
-    store.put(CHILDREN, item("ghost", 5, job="j1"))
-    store.put(CHILDREN, item("young", 30, job="j2"))
+    store.put(JOBS, item("ghost", 5, job="j1"))
+    store.put(JOBS, item("young", 30, job="j2"))
     store.begin_listing()
-    changed = store.merge_listing(CHILDREN, [item("missed", 7, job="j3")], 20)
+    changed = store.merge_listing(JOBS, [item("missed", 7, job="j3")], 20)
     assert changed == {"j1", "j3"}
     assert store.children("j1") == ()
     assert len(store.children("j2")) == 1
@@ -73,17 +74,17 @@ def test_a_listing_drops_what_a_watch_missed_and_keeps_what_came_after_it() -> N
 
 def test_a_listing_does_not_bring_back_what_was_deleted_meanwhile() -> None:
     store = WatchStore()
-    store.put(JOBS, item("j1", 5))
+    store.put(TRAINING_JOBS, item("j1", 5))
     store.begin_listing()
-    store.delete(JOBS, item("j1", 21))
-    assert store.merge_listing(JOBS, [item("j1", 5)], 20) == set()
+    store.delete(TRAINING_JOBS, item("j1", 21))
+    assert store.merge_listing(TRAINING_JOBS, [item("j1", 5)], 20) == set()
     assert store.job("j1") is None
 
 
 def test_a_listing_of_one_namespace_leaves_the_others_alone() -> None:
     store = WatchStore()
-    store.put(JOBS, item("a", 1, namespace="team-a"))
-    store.put(JOBS, item("b", 1, namespace="team-b"))
+    store.put(TRAINING_JOBS, item("a", 1, namespace="team-a"))
+    store.put(TRAINING_JOBS, item("b", 1, namespace="team-b"))
     store.begin_listing()
-    assert store.merge_listing(JOBS, [], 20, "team-a") == {"a"}
+    assert store.merge_listing(TRAINING_JOBS, [], 20, "team-a") == {"a"}
     assert store.job_uids() == ("b",)

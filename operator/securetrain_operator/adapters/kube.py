@@ -22,7 +22,6 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from securetrain.api.names import API_VERSION, PLURAL
 from securetrain.errors import BadConfiguration, SecuretrainError
 from securetrain_operator.adapters import guards
 from securetrain_operator.errors import (
@@ -32,9 +31,9 @@ from securetrain_operator.errors import (
     ApiUnavailable,
     Conflict,
 )
+from securetrain_operator.kinds import TRAINING_JOBS
 from securetrain_operator.ports import Object
 
-JOBS: Final = f"{API_VERSION}/{PLURAL}"
 TOKEN_REVIEWS: Final = "authentication.k8s.io/v1/tokenreviews"  # noqa: S105 a kind, not a token
 REQUEST_TIMEOUT: Final = 20.0
 GUARDS_FRESH_SECONDS: Final = 2.0
@@ -146,7 +145,7 @@ class KubeCluster:
         if not change:
             return
         metadata = job["metadata"]
-        path = _path(JOBS, metadata["namespace"], metadata["name"]) + "/status"
+        path = _path(TRAINING_JOBS, metadata["namespace"], metadata["name"]) + "/status"
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": change}
         await self._write("PATCH", path, patch, Conflict, content_type=MERGE_PATCH)
 

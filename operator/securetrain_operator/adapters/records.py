@@ -23,9 +23,9 @@ from securetrain.errors import AuditBroken, BadConfiguration
 from securetrain_operator.adapters.sinks import Sink
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import AlreadyExists, ApiUnavailable, Conflict, RecordGone
+from securetrain_operator.kinds import CONFIG_MAPS
 from securetrain_operator.ports import Cluster, Object
 
-CONFIG_MAPS: Final = "v1/configmaps"
 MAX_BYTES: Final = 900_000
 """A ConfigMap may hold 1 MiB; what is left is for metadata."""
 TRIES: Final = 8
