@@ -20,8 +20,12 @@ CRD_KIND = "CustomResourceDefinition"
 
 
 def denied_by(answer: Answer, guard: str) -> bool:
-    """Whether that guard refused the request."""
-    return answer.status in (403, 422) and f"ValidatingAdmissionPolicy '{guard}'" in answer.message
+    """Whether that guard refused the request, by what it says and not because it broke."""
+    return (
+        answer.status in (403, 422)
+        and f"ValidatingAdmissionPolicy '{guard}'" in answer.message
+        and "resulted in error" not in answer.message
+    )
 
 
 def namespace(name: str, *, enabled: bool = True) -> Object:

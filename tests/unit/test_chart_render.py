@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from securetrain.api import names
+from securetrain_operator.adapters import guards
 from securetrain_operator.settings import Settings
 from support.chart import (
     AUDIENCE,
@@ -30,6 +31,7 @@ FULL = VALUES | {
     },
     "settings": {"workers": 2, "requireGuards": True, "wrapTtlSeconds": 20},
     "guards": {"outputKeyUse": True},
+    "audit": {"claim": "audit"},
     "priorityClassName": "system-cluster-critical",
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"key": "a", "operator": "Exists"}],
@@ -164,6 +166,16 @@ def test_pod_has_vaults_token_apart_from_its_api_token(objects: list[Object]) ->
     assert not [volume for volume in pod["volumes"] if "secret" in volume]
 
 
+def test_the_audit_volume_is_where_the_settings_say(
+    objects: list[Object], full: list[Object]
+) -> None:
+    audit_file = settings_of(full).audit_file
+    assert audit_file is not None
+    mounts = {m["name"]: m["mountPath"] for m in pod_of(full)["containers"][0]["volumeMounts"]}
+    assert audit_file.startswith(mounts["audit"] + "/")
+    assert settings_of(objects).audit_file is None
+
+
 def test_one_replica_is_replaced_not_doubled(objects: list[Object]) -> None:
     spec = named(objects, "Deployment", "securetrain-operator")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
@@ -217,6 +229,13 @@ def test_guards_are_the_ones_that_the_operator_looks_for(objects: list[Object]) 
     for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
         rendered = {item["metadata"]["name"] for item in of_kind(objects, kind)}
         assert rendered == {*names.GUARDS, "securetrain-operator"}
+
+
+def test_the_operator_finds_all_guards_in_place(objects: list[Object]) -> None:
+    policies = of_kind(objects, "ValidatingAdmissionPolicy")
+    bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
+    assert not guards.missing(policies, bindings)
+    assert set(guards.missing(policies, [])) == set(names.GUARDS)
 
 
 def test_guards_fail_closed_and_deny(objects: list[Object]) -> None:

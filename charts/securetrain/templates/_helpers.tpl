@@ -49,6 +49,7 @@ securetrain-gateway.{{ .Release.Namespace }}.svc
   "namespaces" .Values.namespaces
   "vaultConnections" .Values.vault.connections
 -}}
+{{- if .Values.audit.claim }}{{ $_ := set $settings "auditFile" "/var/log/securetrain/audit.jsonl" }}{{ end }}
 {{- merge $settings .Values.settings | toYaml }}
 {{- end }}
 
