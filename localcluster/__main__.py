@@ -43,10 +43,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _images(arguments: argparse.Namespace) -> int:
-    for name, image in images.build().items():
-        print(f"{name:<10} {image.reference}")
     if arguments.load:
-        images.load(Cluster(arguments.state).node.containerd)
+        references = images.load(Cluster(arguments.state).node.containerd)
+    else:
+        references = {name: image.reference for name, image in images.build().items()}
+    for name, reference in references.items():
+        print(f"{name:<10} {reference}")
     return 0
 
 

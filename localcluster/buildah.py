@@ -1,4 +1,4 @@
-"""Buildah, set up to work without a daemon, user name spaces or mount privileges of its own."""
+"""Buildah and Skopeo, set up to work without a daemon or a container runtime of their own."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ from localcluster.errors import ClusterError
 
 def build(context: Path, tag: str, *arguments: str) -> None:
     """Builds an image from a folder with everything in it that the Containerfile names."""
-    _must("build", "--quiet", "--tag", tag, *arguments, str(context))
+    _must("buildah", "build", "--quiet", "--tag", tag, *arguments, str(context))
 
 
 def exists(tag: str) -> bool:
     """Whether an image is in the local storage."""
-    return _buildah("inspect", "--type", "image", tag).returncode == 0
+    return _run("buildah", "inspect", "--type", "image", tag).returncode == 0
 
 
 def export(tag: str, layout: Path, name: str) -> None:
-    """Adds an image to an OCI layout folder; uncompressed, for it never leaves this machine."""
+    """Adds an image to an OCI layout folder, where layers that are there already cost nothing.
+
+    Buildah's own push would compress every layer each time; Skopeo takes them as they are.
+    """
     layout.mkdir(parents=True, exist_ok=True)
-    _must("push", "--quiet", "--disable-compression", tag, f"oci:{layout}:{name}")
+    source, target = f"containers-storage:{tag}", f"oci:{layout}:{name}"
+    _must("skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", source, target)
 
 
 def remove(tag: str) -> None:
     """Removes an image from the local storage if it is there."""
     if exists(tag):
-        _must("rmi", tag)
+        _must("buildah", "rmi", tag)
 
 
 def _must(*arguments: str) -> None:
-    result = _buildah(*arguments)
+    result = _run(*arguments)
     if result.returncode:
         output = "\n  ".join((result.stdout + result.stderr).strip().splitlines()[-12:])
-        raise ClusterError(f"`buildah {arguments[0]}` failed:\n  {output}")
+        raise ClusterError(f"`{' '.join(arguments[:2])}` failed:\n  {output}")
 
 
-def _buildah(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(*argv: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"STORAGE_DRIVER": _storage(), "BUILDAH_ISOLATION": "chroot"}
-    argv = ["buildah", *arguments]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
 
 

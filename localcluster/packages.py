@@ -17,6 +17,7 @@ _PROGRAMS = {
     "ip": "iproute2",
     "conntrack": "conntrack",
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "debootstrap": "debootstrap",
     "setpriv": "util-linux",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
