@@ -9,8 +9,9 @@ parallelism would open all shards at once. Errors name the shard, never a value.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 import tensorflow as tf
 
@@ -57,40 +58,53 @@ class Batches:
         self._parse = parser(manifest)
         self._batch = batch
         self._shards = OpenShards(split)
+        self._walks: WeakSet[Generator[Batch, None, None]] = WeakSet()
 
     def __enter__(self) -> Self:
         self._shards.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for walk in tuple(self._walks):
+            walk.close()  # an abandoned walk holds TensorFlow's own descriptors
         self._shards.__exit__(*exc)
 
     def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
         """All examples once, in an order that is a pure function of seed and epoch."""
         order = shard_order(len(self._split.entries), seed, epoch)
-        return self._run(order, record_seed(seed, epoch))
+        return self._walk(order, record_seed(seed, epoch))
 
     def in_order(self) -> Iterator[Batch]:
         """All examples once, in the order of the shards."""
-        return self._run(tuple(range(len(self._split.entries))), None)
+        return self._walk(tuple(range(len(self._split.entries))), None)
 
-    def _run(self, order: tuple[int, ...], seed: int | None) -> Iterator[Batch]:
-        seen = 0
+    def _walk(self, order: tuple[int, ...], seed: int | None) -> Iterator[Batch]:
+        walk = self._run(order, seed)
+        self._walks.add(walk)
+        return walk
+
+    def _run(self, order: tuple[int, ...], seed: int | None) -> Generator[Batch, None, None]:
+        seen, fits = 0, True
         try:
-            for batch in self._dataset(order, seed) if order else ():
+            for batch in self._dataset(order, seed):
+                if self._shards.error is not None:
+                    break
                 seen += int(batch[1].shape[0])
                 yield batch
         except tf.errors.OpError:
-            raise self._cause() from None
+            fits = False  # raised below, so that its frames do not keep the iterator alive
         finally:
             self._shards.release_all()
-        if seen != self.records:
-            raise ShardCorrupt(f"split {self._split.split}: {seen} of {self.records} records")
+        self._check(seen, fits)
 
-    def _cause(self) -> BaseException:
-        return self._shards.error or ShardCorrupt(
-            f"split {self._split.split}: a record does not fit the features of dataset.json"
-        )
+    def _check(self, seen: int, fits: bool) -> None:
+        if self._shards.error is not None:
+            raise self._shards.error
+        name = self._split.split
+        if not fits:
+            raise ShardCorrupt(f"split {name}: a record does not fit the features of dataset.json")
+        if seen != self.records:
+            raise ShardCorrupt(f"split {name}: {seen} of {self.records} records were read")
 
     def _dataset(self, order: tuple[int, ...], seed: int | None) -> Any:
         paths = tf.data.Dataset.from_generator(

@@ -77,9 +77,10 @@ def unseal(split: SealedSplit, index: int) -> int:
             if size != entry.bytes:
                 raise ShardCorrupt(f"{size} bytes instead of the {entry.bytes} of its index")
             return _decrypt(split, index, stream)
-    except ShardCorrupt as error:
+    except (ShardCorrupt, IsADirectoryError) as error:
+        problem = error.message if isinstance(error, ShardCorrupt) else "it is a folder"
         raise ShardCorrupt(
-            f"shard {entry.path} of split {split.split}: {error.message}",
+            f"shard {entry.path} of split {split.split}: {problem}",
             fix="restore the dataset's folder from the owner's copy",
         ) from None
 
@@ -162,7 +163,7 @@ class OpenShards:
     def __init__(self, split: SealedSplit) -> None:
         self.split = split
         self.error: BaseException | None = None
-        """What broke the last walk, for the reader to raise instead of its library's error."""
+        """What ended the last walk early, for its reader to raise."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="unseal")
         self._lock = threading.Lock()
         self._descriptors: set[int] = set()
@@ -175,7 +176,11 @@ class OpenShards:
         self.release_all()
 
     def walk(self, order: Sequence[int]) -> Iterator[str]:
-        """Paths of decrypted shards in the given order; each is released with `release`."""
+        """Paths of decrypted shards in the given order; each is released with `release`.
+
+        It ends early at a shard that cannot be used and leaves the reason in `error`: raised
+        here, it would be printed with all its frames by the library that runs this generator.
+        """
         self.error = None
         ahead = self._next(order, 0)
         for place in range(len(order)):
@@ -183,7 +188,7 @@ class OpenShards:
                 descriptor = ahead.result() if ahead else -1
             except Exception as error:
                 self.error = error
-                raise
+                return
             ahead = self._next(order, place + 1)
             yield f"/proc/self/fd/{descriptor}"
 
