@@ -30,7 +30,7 @@ DEFAULT_VALID_DAYS: Final = 365
 _OPTION_OF: Final = {
     "namespaces": "--namespace",
     "images": "--image",
-    "outputKeks": "--output-kek",
+    "output_keks": "--output-kek",
 }
 
 policy_app = typer.Typer(name="policy", help="Check a usage policy.")

@@ -1,0 +1,110 @@
+"""`securetrain seal` with a real Vault: what it wraps opens there, and only as it was bound."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localcluster.openbao import OpenBao
+from securetrain.api.names import Split, dek_associated_data, shard_associated_data
+from securetrain.cli.main import main
+from securetrain.errors import ExitCode, WrongKey
+from securetrain.sealed.dataset import key_check, load_dataset
+from securetrain.sealed.streaming import decrypt_bytes
+from securetrain.vault.client import VaultClient
+from securetrain.vault.custody import Custodian
+
+DIGITS = Path(__file__).parents[2] / "examples/digits/digits.npz"
+DIGITS_SHA256 = "f1a23f2fb1a1c97bb00a811807ddd50a888dbcdcdead94147993273c22ee3f37"
+MOUNT = "transit-seal"
+KEK = "team-a-digits"
+
+
+@pytest.fixture(scope="module")
+def vault(openbao: OpenBao) -> OpenBao:
+    """A transit mount with a KEK, and one key of the wrong kind."""
+    openbao.api("POST", f"/v1/sys/mounts/{MOUNT}", {"type": "transit"})
+    openbao.api("POST", f"/v1/{MOUNT}/keys/{KEK}", {"type": "aes256-gcm96"})
+    openbao.api("POST", f"/v1/{MOUNT}/keys/derived", {"type": "aes256-gcm96", "derived": True})
+    return openbao
+
+
+@pytest.fixture
+def policy(
+    vault: OpenBao,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Path:
+    """The owner's environment and a policy."""
+    monkeypatch.setenv("VAULT_ADDR", vault.address)
+    monkeypatch.setenv("VAULT_CACERT", str(vault.ca_file))
+    monkeypatch.delenv("VAULT_TOKEN", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".vault-token").write_text(vault.root_token.reveal_text() + "\n")
+    assert main(["new", "policy", "--namespace", "team-a", "--output-kek", "team-a-models"]) == 0
+    path = tmp_path / "policy.json"
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+def seal(dest: Path, policy: Path, *more: str, kek: str = KEK) -> int:
+    files = ["seal", str(DIGITS), str(dest), "--policy", str(policy)]
+    return main([*files, "--kek", kek, "--transit-mount", MOUNT, *more])
+
+
+def test_the_digits_are_the_ones_we_know() -> None:
+    assert hashlib.sha256(DIGITS.read_bytes()).hexdigest() == DIGITS_SHA256
+
+
+def test_seal_and_open_with_vault(
+    vault: OpenBao, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "digits"
+    assert seal(folder, policy, "--shard-size", "1", "--output", "json") == 0
+    told = json.loads(capsys.readouterr().out)
+    sealed = load_dataset(folder)
+    assert told["digest"] == f"sha256:{sealed.manifest_sha256}"
+    assert told["duplicatesAcross"] == 0
+    assert sealed.manifest.total_records == 10_000
+    with VaultClient(vault.address, vault.ca_pem, token=vault.root_token) as client:
+        custodian = Custodian(client, MOUNT, KEK)
+        found = b""
+        for split in Split:
+            bound_to = dek_associated_data(split, sealed.manifest_sha256, sealed.policy_sha256)
+            dek = custodian.unwrap(sealed.keys[split].wrapped, bound_to)
+            assert key_check(dek, sealed.manifest.id, split) == (
+                sealed.manifest.splits[split].key_check
+            )
+            entries = sealed.indexes[split]
+            for index, entry in enumerate(entries):
+                place = shard_associated_data(sealed.manifest.id, split, index, len(entries))
+                found += decrypt_bytes(sealed.shard_file(entry).read_bytes(), dek, place)
+        with np.load(DIGITS) as source:
+            assert all(image.tobytes() in found for image in source["images"][::500])
+        loosened = dek_associated_data(Split.TEST, sealed.manifest_sha256, "0" * 64)
+        with pytest.raises(WrongKey):
+            custodian.unwrap(sealed.keys[Split.TEST].wrapped, loosened)
+
+
+def test_what_people_see(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal(tmp_path / "digits", policy) == 0
+    out = capsys.readouterr().out
+    assert "image uint8 28×28×1 · label 10 classes" in out
+    assert "duplicates across: 0" in out
+    assert "securetrain new job --dataset pvc://datasets/digits" in out
+    assert seal(tmp_path / "digits", policy) == ExitCode.CONFIGURATION
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kek", ["mistyped", "derived"])
+def test_a_wrong_kek_is_found_before_any_work(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kek: str
+) -> None:
+    assert seal(tmp_path / "digits", policy, kek=kek) == ExitCode.CONFIGURATION
+    assert kek in capsys.readouterr().err
+    assert not list(tmp_path.glob("*digits*"))
