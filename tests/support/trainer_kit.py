@@ -73,11 +73,16 @@ class Wrapper:
 
 
 def seal_dataset(
-    folder: Path, *, records: int = 240, seed: int = 1, wrapper: Any = None, kek: str = "digits"
+    folder: Path,
+    *,
+    records: int = 240,
+    seed: int = 1,
+    wrapper: Any = None,
+    mount: str = "transit",
 ) -> dict[Split, Secret]:
     """Seal a dataset of several shards a split; returns its data keys."""
     used = wrapper or Wrapper()
-    options = SealOptions(kek=kek, policy=policy(), shard_bytes=4096)
+    options = SealOptions(kek="digits", policy=policy(), transit_mount=mount, shard_bytes=4096)
     seal(source(records, seed), folder, options, used)
     deks: dict[Split, Secret] = used.deks
     return deks

@@ -89,13 +89,10 @@ class Peer:
         cut.start()
         try:
             connection.request("POST", path, body=body, headers=dict(headers))
-            response = connection.getresponse()
-            data = response.read(MAX_ANSWER + 1)
-            if len(data) > MAX_ANSWER:
-                raise InDoubt("the answer is too long")
-            if response.length:
-                raise InDoubt("the answer was cut")
-            return Answer(response.status, data, _seconds(response.getheader("Retry-After")))
+            answer = _read(connection.getresponse())
+            if cut.finished.is_set():
+                raise InDoubt("the answer came too slowly")
+            return answer
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise InDoubt(type(error).__name__) from None
         finally:
@@ -124,6 +121,16 @@ class Peer:
         connection.sock = secure
         connection.auto_open = 0  # never open a second, unencrypted connection by itself
         return connection
+
+
+def _read(response: http.client.HTTPResponse) -> Answer:
+    """The whole answer; one whose end cannot be told from a cut is none."""
+    if response.length is None and not response.chunked:
+        raise InDoubt("the answer has no length")
+    data = response.read(MAX_ANSWER + 1)
+    if len(data) > MAX_ANSWER or response.length:
+        raise InDoubt("the answer is too long, or was cut")
+    return Answer(response.status, data, _seconds(response.getheader("Retry-After")))
 
 
 def _cut(secure: ssl.SSLSocket) -> None:
