@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from securetrain.api.names import Purpose
 from securetrain.audit.chain import verify_chain
 from securetrain.errors import VaultSealed
-from tests.support.fakes import BATCH_JOBS, JOBS, PODS
-from tests.support.world import NAMESPACE, World
+from support.fakes import BATCH_JOBS, JOBS, PODS
+from support.world import NAMESPACE, World
 
 EVENTS = (
     "seal",

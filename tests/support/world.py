@@ -18,7 +18,7 @@ from securetrain_operator.core.record import (
 )
 from securetrain_operator.reconcile import Reconciler
 from securetrain_operator.settings import Settings
-from tests.support.fakes import (
+from support.fakes import (
     BATCH_JOBS,
     JOBS,
     PODS,

@@ -17,7 +17,7 @@ from securetrain_operator.build.job import Launch, child_job, resources
 from securetrain_operator.build.network import network_policy
 from securetrain_operator.core import transitions
 from securetrain_operator.core.observed import parse_job
-from tests.support.world import (
+from support.world import (
     FILES,
     NAMESPACE,
     TIME,

@@ -14,7 +14,7 @@ from securetrain_operator.core import plan, transitions
 from securetrain_operator.core.decide import decide
 from securetrain_operator.core.observed import Child, Observed, Preconditions, parse_job
 from securetrain_operator.core.record import ChildRecord, GrantRecord, LaunchRecord, VerdictRecord
-from tests.support.world import FILES, NAMESPACE, TIME, job_object, settings, waiting
+from support.world import FILES, NAMESPACE, TIME, job_object, settings, waiting
 
 NOW = 1_800_000_000.0
 TRAIN, CERTIFY = Purpose.TRAIN, Purpose.CERTIFY

@@ -9,7 +9,7 @@ import pytest
 
 from securetrain_operator.core import diagnose
 from securetrain_operator.core.diagnose import Diagnosis
-from tests.support.world import running, terminated, waiting
+from support.world import running, terminated, waiting
 
 
 def pod(phase: str = "Pending", *containers: dict[str, Any], **status: Any) -> dict[str, Any]:

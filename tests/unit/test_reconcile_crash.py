@@ -9,8 +9,8 @@ import pytest
 from securetrain.api.names import Purpose
 from securetrain.audit.chain import verify_chain
 from securetrain.errors import VaultUnavailable
-from tests.support.fakes import BATCH_JOBS, Crash, Tripwire
-from tests.support.world import World
+from support.fakes import BATCH_JOBS, Crash, Tripwire
+from support.world import World
 
 
 async def persist(world: World) -> None:

@@ -18,8 +18,8 @@ from securetrain.errors import (
     VaultUnavailable,
 )
 from securetrain.signing import dsse
-from tests.support.fakes import BATCH_JOBS, JOBS, PODS
-from tests.support.world import (
+from support.fakes import BATCH_JOBS, JOBS, PODS
+from support.world import (
     NAME,
     NAMESPACE,
     UID,

@@ -180,8 +180,9 @@ def _from_record(observed: Observed, record: LaunchRecord) -> dict[str, Any]:
             certify=_pods_started(observed, record, Purpose.CERTIFY),
         ),
         "jobs": tuple(
-            ChildStatus(role=p, name=c.name, uid=c.uid, template_digest=c.template_digest)
-            for p, c in record.children.items()
+            ChildStatus(role=purpose, name=c.name, uid=c.uid, template_digest=c.template_digest)
+            for purpose in Purpose
+            if (c := record.children.get(purpose))
         ),
         "grants": tuple(
             GrantStatus(pod_uid=g.pod_uid, pod_name=g.pod_name, role=g.purpose, time=g.time)

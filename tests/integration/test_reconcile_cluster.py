@@ -1,0 +1,224 @@
+"""The reconciler against a real API server and Job controller; there is no node, so pods wait.
+
+What only a real server can show: that the template it stores is the one that was asked for, that
+what it fills in is not taken for a change, and that a job at rest causes no writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcluster.control_plane import ControlPlane
+from localcluster.kubectl import Kubectl
+from securetrain.api import names
+from securetrain.api.gateway import ResultsRequest
+from securetrain.api.names import Purpose
+from securetrain_operator import kinds
+from securetrain_operator.adapters.clock import SystemClock
+from securetrain_operator.adapters.kube import KubeCluster
+from securetrain_operator.adapters.records import ConfigMapRecords
+from securetrain_operator.ports import Object
+from securetrain_operator.reconcile import Reconciler
+from support.fakes import FakeEvents, FakeProgress, FakeVault
+from support.world import FILES, job_object, settings
+
+numbers = itertools.count(1)
+CRD = Path(__file__).parents[2] / "crds" / "securetrainingjobs.yaml"
+
+
+class ListedStore:
+    """A store that is filled by listing."""
+
+    def __init__(self, cluster: KubeCluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.items: dict[str, Sequence[Object]] = {}
+
+    async def refresh(self) -> None:
+        for kind in (kinds.TRAINING_JOBS, kinds.JOBS, kinds.PODS):
+            self.items[kind] = await self.cluster.list(kind, self.namespace)
+
+    def job(self, uid: str) -> Object | None:
+        jobs = self.items[kinds.TRAINING_JOBS]
+        return next((item for item in jobs if item["metadata"]["uid"] == uid), None)
+
+    def children(self, uid: str) -> Sequence[Object]:
+        return self._labelled(kinds.JOBS, uid)
+
+    def pods(self, uid: str) -> Sequence[Object]:
+        return self._labelled(kinds.PODS, uid)
+
+    def _labelled(self, kind: str, uid: str) -> Sequence[Object]:
+        def has(item: Object) -> bool:
+            return bool((item["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL) == uid)
+
+        return [item for item in self.items[kind] if has(item)]
+
+
+class Scene:
+    """A namespace with claims, and an operator over the real server; Vault alone is played."""
+
+    def __init__(self, cluster: KubeCluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.store = ListedStore(cluster, namespace)
+        self.records = ConfigMapRecords(cluster, namespace, [])
+        self.reconciler = Reconciler(
+            self.store,
+            cluster,
+            self.records,
+            FakeVault(),
+            FakeEvents(),
+            FakeProgress(),
+            settings(namespace=namespace, requireGuards=False),
+            SystemClock(),
+            lambda: "the CA of the gateway",
+        )
+
+    async def apply(self, **spec: Any) -> str:
+        item = job_object(**spec)
+        body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "spec": item["spec"]}
+        body["metadata"] = {"name": "digits-v7", "namespace": self.namespace}
+        made = await self.cluster.create(kinds.TRAINING_JOBS, self.namespace, body)
+        return str(made["metadata"]["uid"])
+
+    async def settle(self, uid: str) -> Object:
+        """Run until the runs ask for no hurry; the job as then stored."""
+        for _ in range(20):
+            await self.store.refresh()
+            again = await self.reconciler.reconcile(uid)
+            if again is None or again > 2:
+                break
+            await asyncio.sleep(0.2)
+        await self.store.refresh()
+        job = self.store.job(uid)
+        assert job is not None
+        return job
+
+    @staticmethod
+    def pods_shown(job: Object) -> int:
+        return sum((job["status"].get("attempts") or {}).values())
+
+    async def until(self, uid: str, reason: str) -> Object:
+        """Settle until the job shows a reason and, unless it has ended, its pod is there."""
+        for _ in range(50):
+            job = await self.settle(uid)
+            seen = self.pods_shown(job) or job["status"]["phase"] == "Failed"
+            if job["status"]["conditions"][0]["reason"] == reason and seen:
+                return job
+            await asyncio.sleep(0.2)
+        raise AssertionError(job["status"])
+
+
+@pytest.fixture
+async def scene(control_plane: ControlPlane, kubectl: Kubectl) -> AsyncIterator[Scene]:
+    kubectl("apply", "--server-side", "-f", str(CRD))
+    kubectl("wait", "--for=condition=Established", "crd", names.CRD_NAME)
+    namespace = f"reconcile-{next(numbers)}"
+    kubectl("create", "namespace", namespace)
+    kubectl("label", "namespace", namespace, f"{names.NAMESPACE_LABEL}=enabled")
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    cluster = await KubeCluster.connect(control_plane.kubeconfig)
+    for claim in ("datasets", "models"):
+        body = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim, "namespace": namespace},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Mi"}},
+            },
+        }
+        await cluster.create(kinds.CLAIMS, namespace, body)
+    yield Scene(cluster, namespace)
+    await cluster.close()
+
+
+POD = {
+    "resources": {"limits": {"memory": "2048Mi", "nvidia.com/gpu": 1}, "requests": {"cpu": "0.5"}},
+    "nodeSelector": {"gpu": "true"},
+    "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "imagePullSecrets": [{"name": "regcred"}],
+}
+
+
+@pytest.mark.parametrize("pod", [{}, POD], ids=["plain", "all that may be chosen"])
+async def test_a_launch_is_stored_as_asked_and_a_job_at_rest_causes_no_writes(
+    scene: Scene, pod: dict[str, Any]
+) -> None:
+    uid = await scene.apply(pod=pod, activeDeadlineSeconds=3600)
+    job = await scene.until(uid, "PodStarting")
+    assert job["status"]["phase"] == "Pending"
+    record = await scene.records.get(uid)
+    assert record is not None
+    (child,) = scene.store.children(uid)
+    assert record.children[Purpose.TRAIN].uid == child["metadata"]["uid"]
+    (made,) = scene.store.pods(uid)
+    assert (
+        made["spec"]["containers"][0]["env"]
+        == (record.children[Purpose.TRAIN].template["spec"]["containers"][0]["env"])
+    )
+
+    versions = await scene_versions(scene, uid)
+    await scene.settle(uid)
+    scene.reconciler._mirrored.clear()
+    await scene.settle(uid)
+    assert await scene_versions(scene, uid) == versions
+
+
+async def test_suspend_resume_certify_and_failure_on_a_real_server(scene: Scene) -> None:
+    uid = await scene.apply(output={"uri": "pvc://datasets/out/m", "kek": "k"})
+    await scene.until(uid, "PodStarting")
+    await patch(scene, {"spec": {"suspend": True, "activeDeadlineSeconds": 900}})
+    job = await scene.settle(uid)
+    assert job["status"]["phase"] == "Suspended"
+    assert scene.store.children(uid) == []
+    await patch(scene, {"spec": {"suspend": False}})
+    await scene.until(uid, "PodStarting")
+    await patch(scene, {"spec": {"activeDeadlineSeconds": 800}})
+    await scene.settle(uid)
+    (child,) = scene.store.children(uid)
+    assert child["spec"]["activeDeadlineSeconds"] == 800
+
+    results = {Purpose.TRAIN: ResultsRequest(purpose=Purpose.TRAIN, files=FILES)}
+    await scene.records.update(uid, lambda r: r.with_changes(results=results))
+    await scene.cluster.delete(kinds.JOBS, scene.namespace, "stj-digits-v7-train")
+    job = await scene.settle(uid)
+    assert job["status"]["phase"] == "Certifying"
+    assert [c["role"] for c in job["status"]["jobs"]] == ["train", "certify"]
+
+    await patch(scene, {"spec": {"activeDeadlineSeconds": 1}})
+    job = await scene.until(uid, "DeadlineExceeded")
+    assert job["status"]["phase"] == "Failed"
+    assert {c["type"] for c in job["status"]["conditions"] if c["status"] == "True"} >= {
+        "Stalled",
+        "Failed",
+    }
+    view = await scene.cluster.read(kinds.CONFIG_MAPS, scene.namespace, "digits-v7-audit")
+    assert view is not None
+    head = json.loads(view["data"]["head.dsse.json"])
+    assert head["payloadType"] == "application/vnd.in-toto+json"
+
+
+async def patch(scene: Scene, change: Object) -> None:
+    assert await scene.cluster.merge(kinds.TRAINING_JOBS, scene.namespace, "digits-v7", change)
+
+
+async def scene_versions(scene: Scene, uid: str) -> dict[str, str]:
+    """Resource versions of all that belongs to a job."""
+    await scene.store.refresh()
+    items = [scene.store.job(uid), *scene.store.children(uid)]
+    for kind in (kinds.CONFIG_MAPS, kinds.NETWORK_POLICIES, kinds.ACCOUNTS):
+        items += await scene.cluster.list(kind, scene.namespace)
+    return {
+        f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+        for item in items
+        if item is not None and item["metadata"]["name"] != "kube-root-ca.crt"
+    }
