@@ -38,7 +38,9 @@ def api(context: str | None = None) -> client.ApiClient:
         if _in_pod(context):
             config.load_incluster_config(client_configuration=configuration)
         else:
-            config.load_kube_config(context=context, client_configuration=configuration)
+            config.load_kube_config(
+                config_file=_files(), context=context, client_configuration=configuration
+            )
     except (ConfigException, OSError) as error:
         raise _no_login(context, error) from None
     return client.ApiClient(configuration)
@@ -51,7 +53,7 @@ def namespace_or_default(namespace: str | None, context: str | None = None) -> s
     if _in_pod(context):
         return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else "default"
     try:
-        contexts, active = config.list_kube_config_contexts()
+        contexts, active = config.list_kube_config_contexts(config_file=_files())
     except (ConfigException, OSError) as error:
         raise _no_login(context, error) from None
     chosen = active if context is None else next((c for c in contexts if c["name"] == context), {})
@@ -69,7 +71,7 @@ def get(
         "GET",
         path,
         query_params=list((query or {}).items()),
-        header_params={"Accept": "application/json"},
+        header_params={"Accept": "application/json, application/jwk-set+json"},
         auth_settings=["BearerToken"],
     )
     try:
@@ -101,8 +103,13 @@ def require(api: client.ApiClient, path: str) -> dict[str, Any]:
 
 
 def _in_pod(context: str | None) -> bool:
-    has_file = bool(os.environ.get("KUBECONFIG")) or Path("~/.kube/config").expanduser().exists()
+    has_file = bool(os.environ.get("KUBECONFIG")) or Path(_files()).exists()
     return context is None and not has_file and _IN_POD in os.environ
+
+
+def _files() -> str:
+    """Paths of the kubeconfig; the client itself looks at KUBECONFIG only when it is imported."""
+    return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
 
 
 def _no_login(context: str | None, error: Exception) -> UsageError | BadConfiguration:
