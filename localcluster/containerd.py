@@ -50,6 +50,7 @@ class Containerd:
         for container in self._names("containers"):
             self._ctr("tasks", "rm", "--force", container)
             self.ctr("containers", "rm", container)
+            network.forget(container)
         for path in namespaces:
             network.remove_namespace(path)
         self.process.stop()

@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import base_image, buildah, cache, oci
+from localcluster import base_image, buildah, cache, oci, packages
 from localcluster.containerd import Containerd
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
@@ -82,6 +82,7 @@ def build(*, quiet: bool = False) -> dict[str, Image]:
     Raises:
         ClusterError: a step failed; its own output says why.
     """
+    packages.ensure()
     with cache.lock(cache.root() / "images" / ".lock"):
         return {recipe.name: _built(recipe) or _build(recipe, quiet) for recipe in RECIPES}
 

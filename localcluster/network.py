@@ -35,12 +35,16 @@ def up() -> None:
 
 
 def down() -> None:
-    """Takes the address away, and kube-proxy's tables and the CNI library's notes with it."""
+    """Takes the address away, and kube-proxy's tables with it."""
     if _run("ip", "link", "show", _LINK).returncode == 0:
         _must("ip", "link", "del", _LINK)
     for family in ("ip", "ip6"):
         _run("nft", "delete", "table", family, "kube-proxy")
-    for note in Path("/var/lib/cni/results").glob(f"{_NETWORK}-*"):
+
+
+def forget(container: str) -> None:
+    """Removes what the CNI library wrote down about a container that is gone."""
+    for note in Path("/var/lib/cni/results").glob(f"*-{container}-*"):
         note.unlink(missing_ok=True)
 
 

@@ -114,6 +114,7 @@ def _kubelet_settings() -> dict[str, object]:
         "clusterDomain": "cluster.local",
         "resolvConf": "",
         "failSwapOn": False,
+        "makeIPTablesUtilChains": False,
         # a virtual machine may not let even root set sysctls or lower oom_score_adj
         "featureGates": {"KubeletInUserNamespace": True},
         "enforceNodeAllocatable": [],

@@ -15,6 +15,20 @@ from localcluster.kubectl import Kubectl
 from localcluster.openbao import OpenBao
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--no-skips` is for complete runs: a test that did not run has proved nothing."""
+    parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run when something was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter is not None and reporter.stats.get("skipped")
+    if session.config.getoption("--no-skips") and skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session")
 def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
     """A fresh, unsealed OpenBao: `.address`, `.ca_pem`, `.root_token`, `.audit_log`, `.api(…)`."""

@@ -1,0 +1,71 @@
+# Everything is done with plain pip, Go and Debian packages; `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CLUSTER := $(BIN)/python -m localcluster
+PYTEST := $(BIN)/python -m pytest
+SUITES := tests/unit tests/property tests/fuzz tests/integration tests/e2e
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header pyproject.toml
+
+.PHONY: help venv demo test check lint bench soak lock up down clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+venv: $(READY) ## make .venv with the pinned dependencies and this project in it
+
+$(READY): requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is not installed." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is older than 3.11 or has no venv." \
+	       "Fix: apt-get install python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: venv ## the whole story on this machine: sealed data in, signed model out, three thefts fail
+	$(BIN)/python -m localcluster.demo
+
+test: venv ## every test, on real servers; a skipped test is a failure
+	$(CLUSTER) binaries
+	$(CLUSTER) images
+	$(PYTEST) --no-skips $(wildcard $(SUITES))
+
+check: lint ## what lint does, and the fast tests
+	$(PYTEST) --quiet tests/unit tests/property
+
+lint: venv ## format, style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy -p localcluster
+	$(BIN)/lint-imports
+
+bench: venv ## how fast sealing, opening and granting are
+	$(PYTEST) tests/bench
+
+soak: venv ## many jobs for a long time; looks for leaks
+	$(PYTEST) tests/soak
+
+lock: venv ## pin the dependencies anew, within the ranges of pyproject.toml
+	$(BIN)/$(LOCK) --extra operator --output-file requirements/operator.txt
+	$(BIN)/$(LOCK) --extra trainer --output-file requirements/trainer.txt
+	$(BIN)/$(LOCK) --all-extras --output-file requirements/dev.txt
+
+up: venv ## start the local cluster and print how to use it
+	$(CLUSTER) up
+
+down: venv ## stop the local cluster
+	$(CLUSTER) down
+
+clean: ## stop the local cluster and remove build/; .venv and the cache stay
+	if [ -d build/cluster ]; then $(CLUSTER) down; fi
+	rm -rf build
