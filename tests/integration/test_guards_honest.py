@@ -32,6 +32,8 @@ from support.scene import (
 KUEUE = "system:serviceaccount:kueue-system:kueue-controller-manager"
 ENDING = "ending"
 
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.fixture(scope="module")
 def scene(control_plane: ControlPlane) -> Iterator[Scene]:
