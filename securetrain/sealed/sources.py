@@ -168,7 +168,7 @@ def _check_type(key: str, dtype: np.dtype[Any], wanted: _Wanted) -> None:
 def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> int:
     """Bytes of the array's data: what the header says must be what the archive has."""
     size = prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or size != there or size > MAX_ARRAY_BYTES:
+    if size != there or size > MAX_ARRAY_BYTES:
         raise ValueError("the header does not fit the data")
     return size
 

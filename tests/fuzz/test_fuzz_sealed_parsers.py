@@ -179,4 +179,4 @@ def test_array_headers(tmp_path: Path, draw: st.DataObject) -> None:
     for _ in range(draw.draw(st.integers(1, 4))):
         data[draw.draw(st.integers(0, 127))] = draw.draw(st.integers(0, 255))
     with pytest.raises(InvalidInput):  # there are no labels, whatever the images are
-        read_npz(repack(tmp_path / "a.npz", "images.npy", bytes(data)))
+        read_npz(repack(tmp_path / "a.npz", images=bytes(data)))

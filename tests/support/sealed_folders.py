@@ -59,8 +59,9 @@ def sealed_dataset(
     return seal(source, path / "sealed", options, wrapper), source, wrapper
 
 
-def repack(path: Path, name: str, data: bytes) -> Path:
-    """A .npz whose only member is `name` with these bytes."""
+def repack(path: Path, **members: bytes) -> Path:
+    """A .npz whose members have exactly these bytes."""
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(name, data)
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
     return path

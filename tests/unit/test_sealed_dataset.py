@@ -145,8 +145,10 @@ def test_an_existing_destination_is_refused(tmp_path: Path, kind: str) -> None:
     else:
         destination.symlink_to("nowhere")
     options = SealOptions(kek="k", policy=strict_json.dump(POLICY))
+    wrapper = KeptKeys()
     with pytest.raises(OutputExists):
-        seal(digits_source(tmp_path), destination, options, KeptKeys())
+        seal(digits_source(tmp_path), destination, options, wrapper)
+    assert not wrapper.keys  # found before the work
 
 
 def test_too_few_records_are_refused(tmp_path: Path) -> None:

@@ -142,6 +142,12 @@ def test_strictness(change: dict[str, Any], field: str) -> None:
         parsed(**change)
 
 
+def test_only_names_on_the_wire_count() -> None:
+    text = json.dumps(POLICY).replace("networkIsolation", "network_isolation")
+    with pytest.raises(ManifestInvalid, match="network_isolation: is not a field"):
+        parse_policy(text.encode())
+
+
 @pytest.mark.parametrize("missing", ["format", "namespaces", "images", "outputKeks", "notAfter"])
 def test_mandatory_fields(missing: str) -> None:
     with pytest.raises(ManifestInvalid, match=missing):
