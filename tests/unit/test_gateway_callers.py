@@ -82,7 +82,6 @@ async def test_a_token_that_says_the_wrong_things_costs_the_api_server_nothing(
         {"audiences": ["other"]},
         {"audiences": [AUDIENCE, "other"]},
         {"audiences": []},
-        {"user": {"username": f"system:serviceaccount:{NAMESPACE}:default", "extra": {}}},
         {"user": {"username": "alice"}},
         {"user": {}},
     ],
@@ -96,6 +95,16 @@ async def test_a_token_that_the_api_server_does_not_vouch_for(status: dict[str, 
         code, problem = await client.post("/v1/grants", token, world.grant_body())
     assert (code, problem["reason"]) == (401, "BadToken")
     assert world.record_text == before
+
+
+@pytest.mark.parametrize("user", ["default", "securetrain-job2", "x:securetrain-job"])
+async def test_a_pod_of_another_service_account(user: str) -> None:
+    world = World()
+    token = world.token(world.pod())
+    world.cluster.tokens[token]["user"]["username"] = f"system:serviceaccount:{NAMESPACE}:{user}"
+    async with world.client() as client:
+        status, _ = await client.post("/v1/grants", token, world.grant_body())
+    assert status == 401
 
 
 async def test_a_token_that_is_not_bound_to_a_pod() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -303,6 +304,26 @@ async def test_metric_names_cannot_break_the_audit_trail_into_lines(name: str) -
         body = train_results() | {"metrics": [{"name": name, "value": "1"}]}
         status, _ = await client.results(pod, body)
     assert status == 422
+
+
+async def test_of_two_reports_at_once_one_signature_is_kept_and_both_get_it() -> None:
+    world = World()
+    async with world.client() as client:
+        await train(world, client)
+        pod = await certifier(world, client)
+        both_ask = asyncio.Barrier(2)
+        sign = world.vault.sign
+
+        async def together(*args: Any) -> Any:
+            await both_ask.wait()
+            return await sign(*args)
+
+        world.vault.sign = together  # type: ignore[method-assign]
+        calls = [client.results(pod, certify_results()) for _ in range(2)]
+        first, second = await asyncio.gather(*calls)
+    assert first == second
+    assert first[0] == 200
+    assert world.kinds.count("signed") == 1
 
 
 async def test_a_job_that_failed_while_it_was_being_signed_gets_no_signature() -> None:
