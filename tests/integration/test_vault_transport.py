@@ -146,8 +146,7 @@ def hang(_: BaseHTTPRequestHandler) -> None:
 def flood(handler: BaseHTTPRequestHandler) -> None:
     handler.send_response(200)
     handler.end_headers()
-    for _ in range(64):
-        handler.wfile.write(b"x" * 65536)
+    handler.wfile.write(b'{"data": {"x": "' + b"x" * (2 << 20) + b'"}}')
 
 
 @pytest.mark.parametrize("behaviour", [drip_body, drip_headers, cut, hang, flood])
