@@ -83,11 +83,7 @@ class Demo:
 
     def _start_over(self) -> None:
         """Remove what an earlier run left in the namespace and in build/demo."""
-        kubectl = self.platform.cluster.kubectl
-        kubectl("delete", "namespace", NAMESPACE, "thief", "--ignore-not-found", "--timeout=120s")
-        for claim in ("datasets", "models"):
-            volume = f"{NAMESPACE}-{claim}"
-            kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--timeout=60s")
+        self.platform.remove_namespaces(NAMESPACE, "thief")
         for name in OUTCOMES:
             path = WORK / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -143,9 +139,7 @@ class Demo:
         self._command(f"securetrain audit verify {JOB} -n {NAMESPACE} --key signing-key.pem {log}")
 
     def _steal_keys_by_imitation(self) -> None:
-        self._say(
-            "1. A pod with our image, our account's name and our audience asks for the keys."
-        )
+        self._say("1. A pod with our image, our account's name and our audience asks for the keys.")
         answer = call_gateway_from(self.platform, "thief", GATEWAY_NAME)
         self._expect(
             answer.status == 403, f"the gateway answered {answer.status} ({answer.reason})"
@@ -201,8 +195,9 @@ class Demo:
             self._console.print(f"{name:<14} [bold]{escape(value)}")
         self._console.print("\nTry next:")
         for command in (
-            f"KUBECONFIG=build/demo/kubeconfig .venv/bin/securetrain audit show {JOB} -n {NAMESPACE}",
-            ".venv/bin/securetrain inspect build/demo/dataset --deep",
+            "export KUBECONFIG=build/demo/kubeconfig PATH=.venv/bin:$PATH",
+            f"securetrain audit show {JOB} -n {NAMESPACE}",
+            "securetrain inspect build/demo/dataset --deep",
             "make clean            # stops the cluster and removes everything",
         ):
             self._console.print(f"  {command}", soft_wrap=True)
@@ -241,7 +236,7 @@ class Demo:
 
 
 def main() -> int:
-    """Run the demo; an error is one line, Ctrl-C leaves what `make demo` and `make clean` handle."""
+    """Run the demo; an error is one line, and Ctrl-C leaves nothing that a next run minds."""
     console = Console(highlight=False)
     try:
         Demo(console).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -121,6 +122,15 @@ class Platform:
         self.make_namespace(namespace, {"securetrain.dev/jobs": "enabled"})
         for claim in CLAIMS:
             make_claim(self.cluster.kubectl, namespace, claim, self.volume(namespace, claim))
+
+    def remove_namespaces(self, *namespaces: str) -> None:
+        """Remove namespaces with all that is in them, and their volumes' folders."""
+        kubectl = self.cluster.kubectl
+        kubectl("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
+        volumes = [f"{namespace}-{claim}" for namespace in namespaces for claim in CLAIMS]
+        kubectl("delete", "persistentvolume", *volumes, "--ignore-not-found", "--timeout=60s")
+        for namespace in namespaces:
+            shutil.rmtree(self.work / "volumes" / namespace, ignore_errors=True)
 
     def hand_over(self, folder: Path, namespace: str, name: str) -> None:
         """Copy a sealed dataset into the volume of a namespace, as a data owner would upload it."""

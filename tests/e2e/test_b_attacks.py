@@ -1,0 +1,332 @@
+"""Thefts on the real cluster: each is refused, and the job that is attacked trains on.
+
+One long-running job is the victim of all; after each attack its launch record must be what it was.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from localcluster.imitation import AUDIENCE, call_gateway_from
+from localcluster.platform import GATEWAY_NAME, OPERATOR_NAMESPACE, Platform
+from securetrain.api.names import Split, dek_associated_data
+from securetrain.errors import VaultDenied
+from securetrain.sealed.dataset import load_dataset
+from securetrain.secret import Secret
+from securetrain.vault.client import VaultClient
+from support import node, sealing
+
+NAMESPACE = "team-e2e"
+JOB = "victim"
+LABELS = f"securetrain.dev/job={JOB},securetrain.dev/purpose=train"
+EDITOR = "mallory"
+
+
+@pytest.fixture(scope="module")
+def victim(platform: Platform) -> Iterator[node.RunningPod]:
+    """A training pod that has its keys and trains for hours on half a core."""
+    source = sealing.some_digits(platform.work / "few.npz", 2000)
+    sealing.seal(platform, NAMESPACE, source, "few")
+    manifest = sealing.job(
+        platform,
+        NAMESPACE,
+        JOB,
+        "few",
+        training={"epochs": 100_000},
+        pod={"resources": {"limits": {"cpu": "500m", "memory": "2Gi"}}},
+    )
+    platform.run("securetrain", "submit", str(manifest), "-n", NAMESPACE)
+    kubectl = platform.cluster.kubectl
+    ready = "--for=condition=KeysGranted"
+    kubectl("wait", f"stj/{JOB}", "-n", NAMESPACE, ready, "--timeout=120s")
+    editor = ["--clusterrole=edit", f"--user={EDITOR}", "-n", NAMESPACE]
+    kubectl.run("create", "rolebinding", "mallory-edits", *editor)
+    yield node.running_pod(platform, NAMESPACE, LABELS)
+    kubectl("delete", "stj", JOB, "-n", NAMESPACE, "--timeout=60s")
+
+
+@pytest.fixture(autouse=True)
+def _unharmed(platform: Platform, victim: node.RunningPod) -> Iterator[None]:
+    """After each attack: same record, same pod, still training."""
+    before = node.launch_record(platform, job_uid(platform))
+    yield
+    assert node.launch_record(platform, job_uid(platform)) == before
+    assert node.get(platform, "pod", NAMESPACE, victim.name)["metadata"]["uid"] == victim.uid
+    assert node.get(platform, "stj", NAMESPACE, JOB)["status"]["phase"] == "Training"
+
+
+def job_uid(platform: Platform) -> str:
+    return str(node.get(platform, "stj", NAMESPACE, JOB)["metadata"]["uid"])
+
+
+def grant_request(
+    platform: Platform, *, purpose: str = "train", splits: str = ""
+) -> dict[str, Any]:
+    """What the real pod would send, or with other splits."""
+    folder = platform.volume(NAMESPACE, "datasets") / "few"
+    keys = json.loads((folder / "keys.json").read_text())
+    keys = keys.get("keys", keys)
+    wanted = splits.split() or ["train", "validation"]
+    return {
+        "purpose": purpose,
+        "datasetSha256": hashlib.sha256((folder / "dataset.json").read_bytes()).hexdigest(),
+        "dataset": {"name": "digits", "id": "x", "records": 1},
+        "policy": base64.b64encode((folder / "policy.json").read_bytes()).decode(),
+        "keys": {split: keys[split] for split in wanted},
+    }
+
+
+@contextmanager
+def without_guard(platform: Platform, name: str) -> Iterator[None]:
+    """Take one admission guard's binding away for a while."""
+    kubectl = platform.cluster.kubectl
+    kind = "validatingadmissionpolicybinding"
+    binding = json.loads(kubectl("get", kind, name, "-o", "json"))
+    kubectl("delete", kind, name)
+    time.sleep(2)  # the API server notices a removed binding after a moment
+    try:
+        yield
+    finally:
+        for field in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
+            binding["metadata"].pop(field, None)
+        kubectl.apply(binding)
+        time.sleep(2)
+
+
+def test_a_second_grant_for_the_same_pod_is_refused(
+    platform: Platform, victim: node.RunningPod
+) -> None:
+    request = grant_request(platform)
+    answer = node.call_gateway(platform, "/v1/grants", request, victim.token, inside=victim)
+    assert (answer.status, answer.reason) == (409, "AlreadyGranted")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "splits"), [("train", "train test"), ("train", "test"), ("certify", "test")]
+)
+def test_a_training_pod_never_gets_the_test_key_from_the_gateway(
+    platform: Platform, victim: node.RunningPod, purpose: str, splits: str
+) -> None:
+    request = grant_request(platform, purpose=purpose, splits=splits)
+    answer = node.call_gateway(platform, "/v1/grants", request, victim.token, inside=victim)
+    assert answer.status in (403, 422)
+    assert "keys" not in answer.body
+
+
+def test_vault_refuses_the_test_key_to_the_operators_own_training_login(
+    platform: Platform,
+) -> None:
+    """The gateway bypassed: the operator's own Vault token, read on its node."""
+    pods = node.get(platform, "pods", OPERATOR_NAMESPACE)["items"]
+    (pod,) = [p for p in pods if p["status"]["phase"] == "Running"]
+    volumes = [v for v in pod["spec"]["volumes"] if "projected" in v]
+    volume = next(
+        v["name"]
+        for v in volumes
+        if any(
+            s.get("serviceAccountToken", {}).get("audience") == "vault"
+            for s in v["projected"]["sources"]
+        )
+    )
+    jwt = node.token_of(platform, pod["metadata"]["uid"], volume)
+    openbao = platform.cluster.openbao
+    folder = platform.volume(NAMESPACE, "datasets") / "few"
+    dataset = load_dataset(folder)
+
+    def ask(split: Split, role: str) -> None:
+        with VaultClient(openbao.address, openbao.ca_pem) as client:
+            client.login_jwt("kubernetes-securetrain", role, Secret.from_text(jwt))
+            binding = dek_associated_data(split, dataset.manifest_sha256, dataset.policy_sha256)
+            body = {
+                "ciphertext": dataset.keys[split].wrapped,
+                "associated_data": base64.b64encode(binding).decode(),
+            }
+            client.write(f"transit/decrypt/{NAMESPACE}-digits", body, wrap_ttl=30)
+
+    ask(Split.TRAIN, f"st-train-{NAMESPACE}")
+    ask(Split.TEST, f"st-certify-{NAMESPACE}")
+    with pytest.raises(VaultDenied):
+        ask(Split.TEST, f"st-train-{NAMESPACE}")
+
+
+def test_the_stolen_token_is_useless_from_another_address(
+    platform: Platform, victim: node.RunningPod
+) -> None:
+    answer = node.call_gateway(platform, "/v1/grants", grant_request(platform), victim.token)
+    assert (answer.status, answer.reason) == (403, "NotOurPod")
+
+
+def test_an_editor_cannot_mint_a_token_for_the_real_pod(
+    platform: Platform, victim: node.RunningPod
+) -> None:
+    minted = mint(platform, victim, AUDIENCE)
+    assert minted.returncode != 0
+    assert "only a kubelet" in minted.stderr
+
+
+def test_without_the_guard_a_minted_token_fails_by_its_address(
+    platform: Platform, victim: node.RunningPod
+) -> None:
+    with without_guard(platform, "securetrain-token"):
+        minted = mint(platform, victim, AUDIENCE)
+        assert minted.returncode == 0, minted.stderr
+        answer = node.call_gateway(
+            platform, "/v1/grants", grant_request(platform), minted.stdout.strip()
+        )
+    assert (answer.status, answer.reason) == (403, "NotOurPod")
+
+
+def test_a_token_of_another_audience_is_refused(
+    platform: Platform, victim: node.RunningPod
+) -> None:
+    minted = mint(platform, victim, "another")
+    assert minted.returncode == 0, minted.stderr
+    answer = node.call_gateway(
+        platform, "/v1/grants", grant_request(platform), minted.stdout.strip(), inside=victim
+    )
+    assert answer.status == 401
+
+
+def mint(platform: Platform, pod: node.RunningPod, audience: str) -> Any:
+    bound = ["--bound-object-kind=Pod", f"--bound-object-name={pod.name}"]
+    return platform.cluster.kubectl.run(
+        "create",
+        "token",
+        "securetrain-job",
+        "-n",
+        NAMESPACE,
+        f"--audience={audience}",
+        *bound,
+        f"--bound-object-uid={pod.uid}",
+        f"--as={EDITOR}",
+    )
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        ["exec", "POD", "--", "cat", "/proc/1/environ"],
+        ["attach", "POD"],
+        ["debug", "POD", "--image=localhost/pause:1", "--target=trainer"],
+        ["set", "image", "pod/POD", "trainer=localhost/pause:1"],
+        ["label", "pod", "POD", "securetrain.dev/job-"],
+    ],
+    ids=lambda attempt: attempt[0],
+)
+def test_nobody_touches_the_running_pod(
+    platform: Platform, victim: node.RunningPod, attempt: list[str]
+) -> None:
+    arguments = [part.replace("POD", victim.name) for part in attempt]
+    result = platform.cluster.kubectl.run(*arguments, "-n", NAMESPACE)
+    assert result.returncode != 0
+    assert "securetrain" in result.stderr, result.stderr
+
+
+def test_an_imitation_in_another_namespace_gets_403(platform: Platform) -> None:
+    answer = call_gateway_from(platform, "thief", GATEWAY_NAME)
+    assert (answer.status, answer.reason) == (403, "NotOurPod")
+
+
+def test_an_imitation_in_the_namespace_is_not_even_made(
+    platform: Platform, victim: node.RunningPod
+) -> None:
+    body = imitation(platform, victim)
+    result = platform.cluster.kubectl.run("apply", "-f", "-", stdin=json.dumps(body))
+    assert result.returncode != 0
+    assert "only the Job controller" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("change", ["image", "container", "env", "nothing"])
+def test_without_the_guard_an_imitation_gets_403(
+    platform: Platform, victim: node.RunningPod, change: str
+) -> None:
+    """Same account, audience, owner and labels of ours; one thing differs, or nothing."""
+    body = imitation(platform, victim)
+    container = body["spec"]["containers"][0]
+    if change == "image":
+        container["image"] = platform.images["operator"]
+    if change == "container":
+        body["spec"]["containers"].append({**copy.deepcopy(container), "name": "second"})
+    if change == "env":
+        container["env"].append({"name": "PYTHONPATH", "value": "/output"})
+    container["command"] = ["/opt/venv/bin/python", "-c", "import time; time.sleep(600)"]
+    kubectl = platform.cluster.kubectl
+    with without_guard(platform, "securetrain-pod-create"):
+        kubectl.apply(body)
+        try:
+            pod = node.running_pod(platform, NAMESPACE, "imitation=yes")
+            answer = node.call_gateway(
+                platform, "/v1/grants", grant_request(platform), pod.token, inside=pod
+            )
+        finally:
+            kubectl(
+                "delete", "pod", "stj-imitation", "-n", NAMESPACE, "--grace-period=0", "--force"
+            )
+    assert (answer.status, answer.reason) == (403, "NotOurPod")
+
+
+def imitation(platform: Platform, victim: node.RunningPod) -> dict[str, Any]:
+    """A copy of the victim with its labels, but for those by which the Job controller counts."""
+    pod: dict[str, Any] = node.get(platform, "pod", NAMESPACE, victim.name)
+    ours = {key: value for key, value in pod["metadata"]["labels"].items() if "securetrain" in key}
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    for container in spec["containers"]:
+        container["resources"] = {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "stj-imitation",
+            "namespace": NAMESPACE,
+            "labels": {**ours, "securetrain.dev/job": "imitation", "imitation": "yes"},
+            "ownerReferences": [{**pod["metadata"]["ownerReferences"][0]}],
+        },
+        "spec": spec,
+    }
+
+
+def test_the_victim_trains_on(platform: Platform) -> None:
+    def progress() -> str:
+        status = node.get(platform, "stj", NAMESPACE, JOB)["status"]
+        return str(status.get("progress", {}).get("lastUpdatedTime", ""))
+
+    before = progress()
+    deadline = time.monotonic() + 60
+    while progress() == before and time.monotonic() < deadline:
+        time.sleep(1)
+    assert progress() != before
+
+
+def test_an_image_patched_under_way_and_back_gets_nothing(platform: Platform) -> None:
+    """Its own victim: without the guard, the patched container restarts as a new process."""
+    manifest = sealing.job(
+        platform,
+        NAMESPACE,
+        "patched",
+        "few",
+        training={"epochs": 100_000},
+        pod={"resources": {"limits": {"cpu": "500m", "memory": "2Gi"}}},
+    )
+    platform.run("securetrain", "submit", str(manifest), "-n", NAMESPACE)
+    kubectl = platform.cluster.kubectl
+    kubectl("wait", "stj/patched", "-n", NAMESPACE, "--for=condition=KeysGranted", "--timeout=120s")
+    pod = node.running_pod(platform, NAMESPACE, "securetrain.dev/job=patched")
+    own = platform.images["trainer"]
+    with without_guard(platform, "securetrain-pod-frozen"):
+        for image in (platform.images["operator"], own):
+            kubectl("set", "image", f"pod/{pod.name}", f"trainer={image}", "-n", NAMESPACE)
+            time.sleep(1)
+    answer = node.call_gateway(
+        platform, "/v1/progress", {"sequence": 10**6, "summary": "x"}, pod.token, inside=pod
+    )
+    assert (answer.status, answer.reason) == (403, "NotOurPod")
+    kubectl("delete", "stj", "patched", "-n", NAMESPACE, "--timeout=60s")

@@ -1,0 +1,132 @@
+"""What root on the node can do: the strongest position from which tests attack the gateway.
+
+A token is read where kubelet wrote it, and calls are made from within a pod's own network, so that
+what refuses them is the gateway and nothing before it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from localcluster.platform import OPERATOR_NAMESPACE, Platform
+
+CALL = """
+import json, ssl, sys, urllib.error, urllib.request
+url, token, body = json.load(sys.stdin)
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+try:
+    with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+        print(json.dumps([answer.status, json.loads(answer.read() or b"{}")]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, json.loads(error.read())]))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The gateway's answer."""
+
+    status: int
+    body: Mapping[str, Any]
+
+    @property
+    def reason(self) -> str:
+        """The problem document's reason."""
+        return str(self.body.get("reason", ""))
+
+
+@dataclass(frozen=True)
+class RunningPod:
+    """A pod with what root on its node knows of it."""
+
+    name: str
+    namespace: str
+    uid: str
+    pid: int
+    token: str
+
+
+def get(platform: Platform, kind: str, namespace: str, *more: str) -> Any:
+    """`kubectl get -o json`."""
+    return json.loads(platform.cluster.kubectl("get", kind, "-n", namespace, *more, "-o", "json"))
+
+
+def process_of(platform: Platform, pod_uid: str) -> int:
+    """PID of the one container of a pod."""
+    containerd = platform.cluster.node.containerd
+    name = f'labels."io.kubernetes.pod.uid"=={pod_uid},labels."io.cri-containerd.kind"==container'
+    (container,) = containerd.ctr("containers", "ls", "-q", name).split()
+    tasks = [line.split() for line in containerd.ctr("tasks", "ls").splitlines()]
+    return next(int(task[1]) for task in tasks if task[0] == container)
+
+
+def token_of(platform: Platform, pod_uid: str, volume: str) -> str:
+    """A pod's projected token as kubelet wrote it on the node."""
+    folder = platform.cluster.state / "kubelet" / "pods" / pod_uid / "volumes"
+    return (folder / "kubernetes.io~projected" / volume / "token").read_text().strip()
+
+
+def running_pod(
+    platform: Platform, namespace: str, labels: str, *, wait: float = 120
+) -> RunningPod:
+    """The one running pod of a job."""
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline:
+        pods = [
+            pod
+            for pod in get(platform, "pods", namespace, "-l", labels)["items"]
+            if pod["status"].get("phase") == "Running"
+        ]
+        if pods:
+            metadata, spec = pods[0]["metadata"], pods[0]["spec"]
+            volume = next(v["name"] for v in spec["volumes"] if "projected" in v)
+            return RunningPod(
+                metadata["name"],
+                namespace,
+                metadata["uid"],
+                process_of(platform, metadata["uid"]),
+                token_of(platform, metadata["uid"], volume),
+            )
+        time.sleep(0.3)
+    raise AssertionError(f"no pod with {labels} is running")
+
+
+def call_gateway(
+    platform: Platform,
+    path: str,
+    body: Mapping[str, Any],
+    token: str,
+    *,
+    inside: RunningPod | None = None,
+) -> Answer:
+    """Call the gateway, from the node's address or from within a pod's network."""
+    services = get(platform, "service", OPERATOR_NAMESPACE, "securetrain-gateway")
+    url = f"https://{services['spec']['clusterIP']}:8443{path}"
+    enter = ["nsenter", "--target", str(inside.pid), "--net"] if inside else []
+    result = subprocess.run(
+        [*enter, sys.executable, "-c", CALL],
+        input=json.dumps([url, token, body]),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    status, answer = json.loads(result.stdout)
+    return Answer(status, answer)
+
+
+def launch_record(platform: Platform, uid: str) -> dict[str, Any]:
+    """A job's launch record."""
+    view = get(platform, "configmap", OPERATOR_NAMESPACE, f"launch-{uid}")
+    record: dict[str, Any] = json.loads(view["data"]["record.json"])
+    return record
