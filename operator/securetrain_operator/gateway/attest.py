@@ -132,7 +132,7 @@ def _drop_default_resources(want: Mapping[str, Any], have: dict[str, Any]) -> No
         if not isinstance(values, dict):
             continue
         for name in set(values) - set(wanted.get(side) or {}):
-            copied = side == "requests" and values[name] == limits.get(name)
+            copied = side == "requests" and name in limits and values[name] == limits[name]
             if name in DEFAULTED_RESOURCES or copied:
                 del values[name]
         if not values and side not in wanted:
