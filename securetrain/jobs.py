@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from securetrain.api.names import AUDIT_KEY, GROUP, PLURAL, VERSION, audit_config_map
 from securetrain.api.types import TERMINAL_PHASES, JobSpec
+from securetrain.audit.chain import split_lines
 from securetrain.errors import (
     BadConfiguration,
     ClusterDenied,
@@ -154,7 +155,7 @@ def audit_data(api: client.ApiClient, namespace: str, name: str) -> Mapping[str,
 
 def audit_lines(data: Mapping[str, str]) -> list[str]:
     """The lines of a mirrored audit trail."""
-    return data.get(AUDIT_KEY, "").splitlines()
+    return split_lines(data.get(AUDIT_KEY, ""))
 
 
 def follow(

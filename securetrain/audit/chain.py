@@ -73,6 +73,12 @@ def make_line(
     return canonical_json(event).decode()
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of audit.jsonl: only a line feed ends one, for text may hold other separators."""
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
 def line_sha256(line: str) -> str:
     """Digest that the next record's `prev` must hold."""
     return sha256_hex(line.encode())

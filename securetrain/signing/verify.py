@@ -94,7 +94,7 @@ def verify_audit(path: Path, claim: Mapping[str, Any]) -> tuple[chain.Record, ..
     try:
         job, audit = claim["job"], claim["audit"]
         first = chain.genesis(job["namespace"], job["name"], job["uid"], job["specSha256"])
-        records = chain.verify_chain(path.read_text().splitlines(), first)
+        records = chain.verify_chain(chain.split_lines(path.read_text()), first)
         whole = (len(records), records[-1].sha256) == (audit["records"], audit["head"])
     except (KeyError, TypeError, IndexError, ValueError):
         raise AuditBroken("the signed claim does not name an audit trail that fits") from None
