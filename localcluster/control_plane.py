@@ -120,10 +120,13 @@ class ControlPlane:
         pki = self._credentials()
         self._etcd.start([programs / "etcd", *self._etcd_flags()])
         self._apiserver.start([programs / "kube-apiserver", *self._apiserver_flags()])
+        serving = (self._etcd, self._apiserver)
+        wait_until(lambda: self._answers("/readyz", pki), "the API server", processes=serving)
+        # Not earlier: it gives up on an API server that is not healthy within ten seconds.
         self._manager.start([programs / "kube-controller-manager", *self._manager_flags()])
         wait_until(
-            lambda: self._answers("/readyz", pki) and self._has_default_account(pki),
-            "the API server",
+            lambda: self._has_default_account(pki),
+            "the controller manager",
             processes=self.processes,
         )
 
