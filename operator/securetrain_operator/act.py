@@ -198,7 +198,7 @@ class Actor:
         )
         digest = bytes.fromhex(sha256_hex(dsse.pae(dsse.INTOTO_TYPE, payload)))
         correlation = names.correlation_id(uid, len(record.audit), record.head)
-        signature = await self._vault.sign(connection, digest, correlation)
+        signature = await self._vault.sign(connection, lambda _: digest, correlation)
         hint = dsse.key_hint(signature.public_key_pem)
         envelope = dsse.envelope(dsse.INTOTO_TYPE, payload, signature.der, hint)
         await self._records.update(uid, transitions.head_signed(record.head, envelope))

@@ -17,6 +17,9 @@ from securetrain.api.names import Purpose, Split
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core.record import LaunchRecord, ModelKey
 
+DigestFor = Callable[[int], bytes]
+"""The SHA-256 digest to sign, by the version of the key that signs: what is signed names it."""
+
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -134,7 +137,9 @@ class Vault(Protocol):
         """Spend wrapping tokens so that nobody else can; True where the token was still unspent."""
         ...
 
-    async def sign(self, connection: VaultConnection, digest: bytes, correlation: str) -> Signature:
+    async def sign(
+        self, connection: VaultConnection, digest_for: DigestFor, correlation: str
+    ) -> Signature:
         """Have Vault sign a SHA-256 digest; the signature is verified before it is returned."""
         ...
 

@@ -53,7 +53,7 @@ class Settings(Model):
     """The CNI hides the pods' addresses from the gateway: skip that check."""
     ignored_annotation_prefixes: tuple[str, ...] = ()
     """Annotations that the CNI adds to pods."""
-    vault_token_file: str = "/var/run/secrets/vault/token"
+    vault_token_file: str = "/var/run/secrets/vault/token"  # noqa: S105 a path
     """The operator's own projected token for Vault."""
     audit_file: str | None = None
     """A file, on a volume of its own, that gets every audit line besides standard output."""

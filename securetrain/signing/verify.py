@@ -45,7 +45,7 @@ def verify_model(folder: Path, public_key_pem: bytes) -> VerifiedModel:
     if not signature.is_file():
         raise SignatureInvalid(
             f"{folder} holds no {SIGNATURE_FILE}: the model was not signed",
-            fix="see its report.json: a model that missed a gate is sealed and reported, not signed",
+            fix="see report.json: a model that missed a gate is sealed and reported, not signed",
         )
     signed = verify_bundle(signature.read_text(errors="replace"), public_key_pem)
     compare_files(folder, signed.files)
@@ -66,7 +66,7 @@ def compare_files(folder: Path, expected: Mapping[str, str]) -> None:
 
 
 def walk(folder: Path) -> list[str]:
-    """Relative paths of all files below a folder; raises ModelCorrupt for a link or special file."""
+    """Relative paths of all files below a folder; raises ModelCorrupt for a link or device."""
     paths: list[str] = []
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):

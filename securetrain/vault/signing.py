@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,18 +63,26 @@ def public_key(client: VaultClient, mount: str, name: str) -> PublicKey:
 
 
 def sign_digest(
-    client: VaultClient, mount: str, name: str, digest: bytes, correlation: str | None = None
+    client: VaultClient,
+    mount: str,
+    name: str,
+    digest_for: Callable[[int], bytes],
+    correlation: str | None = None,
 ) -> Signed:
     """Have Vault sign a SHA-256 digest with the newest version of the key.
 
     The version is read first and pinned, so that a rotation in between cannot give a signature
-    that another key verifies. Raises SignatureInvalid if Vault's signature does not verify, and
-    what VaultClient raises.
+    that another key verifies; what is signed may name it.
+
+    Raises:
+        SignatureInvalid: Vault's signature does not verify.
+        SecuretrainError: what VaultClient raises.
     """
+    key = public_key(client, mount, name)
+    digest = digest_for(key.version)
     if len(digest) != DIGEST_BYTES:
         # Vault signs a digest of any length without complaint.
         raise InvalidInput("digest", f"{len(digest)} bytes", "is no SHA-256", fix="hash first")
-    key = public_key(client, mount, name)
     body = {
         "input": base64.b64encode(digest).decode(),
         "prehashed": True,

@@ -84,10 +84,12 @@ def test_signatures_verify_and_pin_a_version(kit: vaultkit.Kit) -> None:
     message = b"a statement"
     name = kit.request.signing_key
     with kit.login("st-sign") as client:
-        first = signing.sign_digest(client, MOUNT, name, hashlib.sha256(message).digest())
+        first = signing.sign_digest(client, MOUNT, name, lambda _: hashlib.sha256(message).digest())
         with kit.admin() as admin:
             admin.write(f"{MOUNT}/keys/{name}/rotate", {})
-        second = signing.sign_digest(client, MOUNT, name, hashlib.sha256(message).digest())
+        second = signing.sign_digest(
+            client, MOUNT, name, lambda _: hashlib.sha256(message).digest()
+        )
     assert (first.key_version, second.key_version) == (1, 2)
     assert first.public_key_pem != second.public_key_pem
     for signed in (first, second):
@@ -98,7 +100,7 @@ def test_signatures_verify_and_pin_a_version(kit: vaultkit.Kit) -> None:
 
 def test_a_short_digest_is_never_sent(kit: vaultkit.Kit) -> None:
     with kit.admin() as admin, pytest.raises(InvalidInput, match="SHA-256"):
-        signing.sign_digest(admin, MOUNT, kit.request.signing_key, b"x" * 20)
+        signing.sign_digest(admin, MOUNT, kit.request.signing_key, lambda _: b"x" * 20)
 
 
 def test_a_signing_key_of_another_type_is_refused(kit: vaultkit.Kit) -> None:

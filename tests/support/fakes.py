@@ -18,7 +18,7 @@ from securetrain.errors import SecuretrainError
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core.record import LaunchRecord, ModelKey
 from securetrain_operator.errors import AlreadyExists, Conflict
-from securetrain_operator.ports import Object, Signature, WrappedToken, WrapRequest
+from securetrain_operator.ports import DigestFor, Object, Signature, WrappedToken, WrapRequest
 
 JOBS = f"{API_VERSION}/{PLURAL}"
 BATCH_JOBS = "batch/v1/jobs"
@@ -322,8 +322,11 @@ class FakeVault:
         self.burnt.extend(tokens)
         return [True for _ in tokens]
 
-    async def sign(self, connection: VaultConnection, digest: bytes, correlation: str) -> Signature:
+    async def sign(
+        self, connection: VaultConnection, digest_for: DigestFor, correlation: str
+    ) -> Signature:
         self._call("sign")
+        digest = digest_for(1)
         assert len(digest) == 32
         self.signed.append((digest, correlation))
         return Signature(b"a DER signature", 1, b"a public key")

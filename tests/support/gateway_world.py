@@ -28,7 +28,7 @@ from securetrain_operator.build.job import Launch, child_job
 from securetrain_operator.build.network import network_policy
 from securetrain_operator.core.record import ChildRecord, LaunchRecord
 from securetrain_operator.gateway.server import Gateway
-from securetrain_operator.ports import Object, Signature
+from securetrain_operator.ports import DigestFor, Object, Signature
 from securetrain_operator.settings import Settings
 from support.fakes import (
     JOBS,
@@ -105,9 +105,11 @@ class SigningVault(FakeVault):
         if what in self.faults:
             raise self.faults[what]
 
-    async def sign(self, connection: VaultConnection, digest: bytes, correlation: str) -> Signature:
-        await super().sign(connection, digest, correlation)
-        der = self._key.sign(digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+    async def sign(
+        self, connection: VaultConnection, digest_for: DigestFor, correlation: str
+    ) -> Signature:
+        await super().sign(connection, digest_for, correlation)
+        der = self._key.sign(digest_for(2), ec.ECDSA(utils.Prehashed(hashes.SHA256())))
         return Signature(der, 2, self.public_pem)
 
 

@@ -21,7 +21,7 @@ from securetrain.vault.connection import VaultConnection
 from securetrain.vault.pki import IssuedCertificate
 from securetrain.vault.wrap import WrappedKey
 from securetrain_operator.core.record import ModelKey
-from securetrain_operator.ports import Signature, WrappedToken, WrapRequest
+from securetrain_operator.ports import DigestFor, Signature, WrappedToken, WrapRequest
 
 TOKEN_FILE: Final = Path("/var/run/secrets/vault/token")
 DEADLINE: Final = 10.0
@@ -64,9 +64,11 @@ class VaultBroker:
         """Spend wrapping tokens; True where one was still unspent."""
         return await asyncio.to_thread(lambda: [self._burn(connection, item) for item in tokens])
 
-    async def sign(self, connection: VaultConnection, digest: bytes, correlation: str) -> Signature:
+    async def sign(
+        self, connection: VaultConnection, digest_for: DigestFor, correlation: str
+    ) -> Signature:
         """A verified signature by the newest version of the signing key."""
-        return await asyncio.to_thread(self._sign, connection, digest, correlation)
+        return await asyncio.to_thread(self._sign, connection, digest_for, correlation)
 
     async def issue_gateway_certificate(
         self, connection: VaultConnection, names: Sequence[str]
@@ -119,10 +121,12 @@ class VaultBroker:
         token = Secret.from_text(item.grant.token)
         return wrap.burn(connection.address, connection.ca, token, deadline=self._deadline)
 
-    def _sign(self, connection: VaultConnection, digest: bytes, correlation: str) -> Signature:
+    def _sign(
+        self, connection: VaultConnection, digest_for: DigestFor, correlation: str
+    ) -> Signature:
         with self._login(connection, SIGN_ROLE) as client:
             made = signing.sign_digest(
-                client, connection.transit_mount, connection.signing_key, digest, correlation
+                client, connection.transit_mount, connection.signing_key, digest_for, correlation
             )
         return Signature(made.der, made.key_version, made.public_key_pem)
 

@@ -75,13 +75,20 @@ class Results:
         if record.terminal:
             raise NotOurPod(f"{pod.caller}: its job has ended without a signature")
         resolved = await resolve(self._services, pod)
-        statement = model_statement(pod, record)
         requested = signed_lines(record)[-1]
+
+        def digest_for(key_version: int) -> bytes:
+            return hashlib.sha256(pae(INTOTO_TYPE, statement_for(key_version))).digest()
+
+        def statement_for(key_version: int) -> bytes:
+            return model_statement(pod, record, key_version)
+
         signature = await self._services.vault.sign(
             resolved.connection,
-            hashlib.sha256(pae(INTOTO_TYPE, statement)).digest(),
+            digest_for,
             correlation_id(pod.uid, len(signed_lines(record)), chain.line_sha256(requested)),
         )
+        statement = statement_for(signature.key_version)
         bundle = build_bundle(statement, signature.der, signature.public_key_pem)
         data = {
             "statementSha256": sha256_hex(statement),
@@ -250,17 +257,19 @@ def policy_gates(record: LaunchRecord) -> tuple[Gate, ...]:
     return tuple(_gate(gate) for gate in parse_policy(bytes(record.dataset.policy)).gates)
 
 
-def model_statement(pod: Attested, record: LaunchRecord) -> bytes:
+def model_statement(pod: Attested, record: LaunchRecord, key_version: int) -> bytes:
     """The statement that Vault signs: the same bytes for the same record."""
     lines = signed_lines(record)
     text = audit_text(lines).encode()
     trail = FileDigest(path=AUDIT_KEY, sha256=sha256_hex(text), bytes=len(text))
     files = (*record.results[Purpose.CERTIFY].files, trail)
     name = PurePosixPath(pod.run.output_path).name
-    return build_statement(name, files, claim(pod, record, lines))
+    return build_statement(name, files, claim(pod, record, lines, key_version))
 
 
-def claim(pod: Attested, record: LaunchRecord, lines: Sequence[str]) -> Mapping[str, Any]:
+def claim(
+    pod: Attested, record: LaunchRecord, lines: Sequence[str], key_version: int
+) -> Mapping[str, Any]:
     """Our certification claim."""
     report, verdict, dataset = record.results[Purpose.CERTIFY], record.verdict, record.dataset
     if verdict is None or dataset is None:
@@ -275,6 +284,7 @@ def claim(pod: Attested, record: LaunchRecord, lines: Sequence[str]) -> Mapping[
         "gates": [gate.to_wire() for gate in verdict.gates],
         "metrics": [metric.to_wire() for metric in report.metrics],
         "plaintextSha256": report.plaintext_sha256 or "",
+        "keyVersion": key_version,
         "finished": chain.parse_line(lines[-1]).time,
         "audit": {"records": len(lines), "head": chain.line_sha256(lines[-1])},
     }
