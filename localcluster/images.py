@@ -11,10 +11,12 @@ it lacks, under a name by digest that pods may use as if it had been pulled.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,18 +85,33 @@ def build(*, quiet: bool = False) -> dict[str, Image]:
         ClusterError: a step failed; its own output says why.
     """
     packages.ensure()
-    with cache.lock(cache.root() / "images" / ".lock"):
-        return {recipe.name: _built(recipe) or _build(recipe, quiet) for recipe in RECIPES}
+    with _alone():
+        return _build_all(quiet)
 
 
 def load(containerd: Containerd, *, quiet: bool = False) -> dict[str, str]:
-    """Builds what is not built, imports what a cluster lacks: reference by image name."""
-    images = build(quiet=quiet)
-    for image in images.values():
-        if image.reference not in containerd.images():
-            with Progress(1, quiet=quiet).step(f"importing the {image.name} image"):
-                _import(containerd, image)
+    """Builds what is not built, imports what a cluster lacks: reference by image name.
+
+    Raises:
+        ClusterError: a step failed; its own output says why.
+    """
+    packages.ensure()
+    with _alone():
+        images = _build_all(quiet)
+        for image in images.values():
+            if image.reference not in containerd.images():
+                with Progress(1, quiet=quiet).step(f"importing the {image.name} image"):
+                    _import(containerd, image)
     return {name: image.reference for name, image in images.items()}
+
+
+def _alone() -> AbstractContextManager[None]:
+    """One process at a time builds or imports: a build removes what an older one exported."""
+    return cache.lock(cache.root() / "images" / ".lock")
+
+
+def _build_all(quiet: bool) -> dict[str, Image]:
+    return {recipe.name: _built(recipe) or _build(recipe, quiet) for recipe in RECIPES}
 
 
 def _layout(name: str) -> Path:
@@ -167,9 +184,23 @@ def _pip(command: str, *arguments: str) -> None:
 
 def _import(containerd: Containerd, image: Image) -> None:
     name = f"{_REPOSITORY}/{image.name}:latest"
-    present = set(containerd.ctr("content", "ls", "--quiet").split())
+    present = _layers(containerd)
     with tempfile.TemporaryDirectory(prefix=".import.", dir=cache.root()) as folder:
         archive = Path(folder) / "image.tar"
         oci.write_thin_archive(archive, name, image.layout, image.digest, present)
         containerd.ctr("images", "import", str(archive))
     containerd.ctr("images", "tag", "--force", name, image.reference)
+
+
+def _layers(containerd: Containerd) -> set[str]:
+    """Layers of the images that were imported whole, which containerd therefore keeps.
+
+    Whatever else is in its store may be collected at any moment.
+    """
+    imported = {
+        digest
+        for name, digest in containerd.images().items()
+        if name.startswith(f"{_REPOSITORY}/") and "@" in name
+    }
+    manifests = (json.loads(containerd.ctr("content", "get", digest)) for digest in imported)
+    return {layer["digest"] for manifest in manifests for layer in manifest["layers"]}
