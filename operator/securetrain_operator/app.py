@@ -1,6 +1,4 @@
-"""Wiring.
-
-which adapters the reconciler and the gateway get, and in which order everything starts and stops.
+"""Wiring: who gets which adapters, and in which order everything starts and stops.
 
 Start: probes, queue, certificate, gateway, first listing, watches. Stop: gateway, queue, watches,
 connections, probes. All parts are tasks of one loop under one supervisor: if any of them ends, the
@@ -16,11 +14,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import kopf
 from aiohttp import web
 
+from securetrain.api import names
 from securetrain.errors import BadConfiguration, SecuretrainError
 from securetrain_operator import handlers, health
 from securetrain_operator.adapters.clock import SystemClock
@@ -133,6 +132,8 @@ class App:
                 registry=handlers.registry(self.store, self._changed),
                 settings=handlers.watch_settings(),
                 standalone=True,
+                # Else kopf asks for the user's name, and the pod's user has none.
+                identity=cast(Any, names.MANAGED_BY),
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 ready_flag=started,
