@@ -20,7 +20,7 @@ context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
-request = urllib.request.Request("https://%s:8443/v1/progress", body, headers)
+request = urllib.request.Request("https://%s/v1/progress", body, headers)
 try:
     with urllib.request.urlopen(request, context=context, timeout=20) as answer:
         print(json.dumps({"status": answer.status, "reason": "OK"}))

@@ -111,7 +111,7 @@ def call_gateway(
 ) -> Answer:
     """Call the gateway, from the node's address or from within a pod's network."""
     services = get(platform, "service", OPERATOR_NAMESPACE, "securetrain-gateway")
-    url = f"https://{services['spec']['clusterIP']}:8443{path}"
+    url = f"https://{services['spec']['clusterIP']}{path}"
     enter = ["nsenter", "--target", str(inside.pid), "--net"] if inside else []
     result = subprocess.run(
         [*enter, sys.executable, "-c", CALL],

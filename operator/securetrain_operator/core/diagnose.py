@@ -75,6 +75,8 @@ _NO_CONTAINER: Final = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 )
 
+_ENDING: Final = Diagnosis("PodEnding", "the pod has done its work; its Job is being settled.")
+
 
 def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis | None:
     """Why an active Job has no running pod; None if one runs.
@@ -91,6 +93,8 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
         return None
     if alive:
         return _not_running(alive[-1])
+    if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods):
+        return _ENDING
     if age > PODS_MISSING_SECONDS:
         fix = "see the Job's Events with kubectl describe: a quota or a policy may refuse its pods"
         return Diagnosis("PodsMissing", f"no pod exists {int(age)} s after the Job was made.", fix)
@@ -128,6 +132,8 @@ def failure(pods: Sequence[Object], job_reason: str) -> Diagnosis:
 
 
 def _not_running(pod: Object) -> Diagnosis:
+    if _terminated(pod) is not None:
+        return _ENDING
     state = _container_state(pod).get("waiting") or {}
     reason = str(state.get("reason") or "")
     said = one_line(str(state.get("message") or reason))

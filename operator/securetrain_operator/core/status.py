@@ -83,7 +83,7 @@ def status_of(observed: Observed, waiting: Diagnosis | None, now: float) -> JobS
             observed.job.generation,
             times.rfc3339(now),
         ),
-        progress=_progress(observed),
+        progress=_progress(observed, phase),
     )
     return common if record is None else common.model_copy(update=_from_record(observed, record))
 
@@ -235,7 +235,15 @@ def _signed_digest(bundle: str) -> str:
     return parse_statement(envelope.payload).digest
 
 
-def _progress(observed: Observed) -> ProgressStatus | None:
+def _progress(observed: Observed, phase: Phase) -> ProgressStatus | None:
+    progress = _reported(observed)
+    if progress is None or phase != "Succeeded":
+        return progress
+    done = {"summary": "done", "progress_percentage": 100, "estimated_remaining_seconds": 0}
+    return progress.model_copy(update=done)
+
+
+def _reported(observed: Observed) -> ProgressStatus | None:
     if observed.progress is None:
         return _old_progress(observed.job.status)
     report, time = observed.progress
