@@ -1,4 +1,4 @@
-# Everything is done with plain pip, Go and Debian packages; `make help` lists the targets.
+# Python by uv, Kubernetes by Go, the rest from Debian packages; `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -27,8 +27,9 @@ $(READY): requirements/dev.txt pyproject.toml
 	  echo "error: $(PYTHON) is older than 3.11 or has no venv." \
 	       "Fix: apt-get install python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: venv ## the whole story on this machine: sealed data in, signed model out, three thefts fail
@@ -59,6 +60,7 @@ lock: venv ## pin the dependencies anew, within the ranges of pyproject.toml
 	$(BIN)/$(LOCK) --extra operator --output-file requirements/operator.txt
 	$(BIN)/$(LOCK) --extra trainer --output-file requirements/trainer.txt
 	$(BIN)/$(LOCK) --all-extras --output-file requirements/dev.txt
+	awk '/^[a-z]/ {keep = /^uv==/} keep' requirements/dev.txt > requirements/uv.txt
 
 up: venv ## start the local cluster and print how to use it
 	$(CLUSTER) up

@@ -13,7 +13,7 @@ from securetrain.api.names import SERVICE_ACCOUNT
 
 AUDIENCE: Final = f"local/{OPERATOR_NAMESPACE}/securetrain"
 ASK: Final = """
-import json, ssl, urllib.request, urllib.error
+import json, ssl, time, urllib.request, urllib.error
 token = open("/var/run/secrets/securetrain/token").read()
 body = json.dumps({"sequence": 1, "summary": "hello"}).encode()
 context = ssl.create_default_context()
@@ -21,12 +21,17 @@ context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
 request = urllib.request.Request("https://%s/v1/progress", body, headers)
-try:
-    with urllib.request.urlopen(request, context=context, timeout=20) as answer:
-        print(json.dumps({"status": answer.status, "reason": "OK"}))
-except urllib.error.HTTPError as error:
-    problem = json.loads(error.read())
-    print(json.dumps({"status": error.code, "reason": problem["reason"]}))
+for attempt in range(30):
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+            print(json.dumps({"status": answer.status, "reason": "OK"}))
+            break
+    except urllib.error.HTTPError as error:
+        problem = json.loads(error.read())
+        if error.code != 503 or attempt == 29:
+            print(json.dumps({"status": error.code, "reason": problem["reason"]}))
+            break
+    time.sleep(1)
 """
 
 
