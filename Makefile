@@ -50,8 +50,8 @@ lint: venv ## format, style, types, layers
 	$(BIN)/mypy -p localcluster
 	$(BIN)/lint-imports
 
-bench: venv ## how fast sealing, opening and granting are
-	$(PYTEST) tests/bench
+bench: venv ## what encryption costs, against Tink, bare AES-GCM and plaintext training
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 soak: venv ## many jobs for a long time; looks for leaks
 	$(PYTEST) tests/soak
