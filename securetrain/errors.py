@@ -75,7 +75,7 @@ class SecuretrainError(Exception):
         return type(self).__name__
 
     def __str__(self) -> str:
-        return f"{self.message} Fix: {self.fix}" if self.fix else self.message
+        return f"{self.message.removesuffix('.')}. Fix: {self.fix}" if self.fix else self.message
 
 
 class UsageError(SecuretrainError):

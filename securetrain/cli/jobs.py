@@ -122,7 +122,7 @@ def _as_lines(views: Iterable[jobs.JobView]) -> jobs.JobView:
     shown = ""
     for view in views:
         line = line_of(view)
-        if line != shown and not view.terminal:
+        if line != shown and not view.terminal and (view.reason or view.summary):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
         shown = line

@@ -65,7 +65,9 @@ def get(
 ) -> dict[str, Any] | None:
     """GET a path of the API server as plain JSON; None if it does not exist.
 
-    Raises ClusterDenied or ClusterUnavailable.
+    Raises:
+        ClusterDenied: the caller may not read it.
+        ClusterUnavailable: the API server is away, or answers something else.
     """
     request = api.param_serialize(
         "GET",

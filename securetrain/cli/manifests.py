@@ -1,7 +1,4 @@
-"""Manifests of SecureTrainingJobs.
-
-Read from people's files with good errors, and written for them.
-"""
+"""Manifests of SecureTrainingJobs: read from people's files, and written for them."""
 
 from __future__ import annotations
 
@@ -22,10 +19,7 @@ GATE: Final = re.compile(r"([a-z][A-Za-z0-9.]*)(>=|<=)(-?[0-9]+(?:\.[0-9]+)?)")
 
 
 def read_job(path: Path) -> dict[str, Any]:
-    """The one SecureTrainingJob in a YAML or JSON file.
-
-    Raises InvalidInput naming the first wrong field.
-    """
+    """The one SecureTrainingJob in a YAML or JSON file; raises InvalidInput naming a field."""
     if not path.is_file():
         raise InvalidInput("FILE", str(path), "does not exist", fix="name a YAML file")
     if path.stat().st_size > MAX_MANIFEST:
@@ -42,10 +36,7 @@ def read_job(path: Path) -> dict[str, Any]:
 
 
 def check_job(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Check a manifest against the resource's types.
-
-    Returns it unchanged or raises InvalidInput.
-    """
+    """The manifest, if it fits the resource's types; raises InvalidInput naming a field."""
     kind = (manifest.get("apiVersion"), manifest.get("kind"))
     if kind != (API_VERSION, KIND):
         raise InvalidInput("kind", kind, "is not ours", fix=f"use {API_VERSION}, kind {KIND}")

@@ -83,10 +83,10 @@ def report(folder: FolderArgument, output: OutputOption = Output.TEXT) -> None:
     path = _folder(folder) / REPORT_FILE
     try:
         content: dict[str, Any] = json.loads(_read(path, REPORT_FILE))
-        metrics = {entry["name"]: entry["value"] for entry in content["metrics"]}
+        metrics = {entry["name"]: entry["value"] for entry in content["evaluation"]["metrics"]}
         gates = [
             (gate["metric"], gate["rule"], gate["value"], "✓" if gate["passed"] else "✗")
-            for gate in content.get("gates", [])
+            for gate in content["gates"]
         ]
     except (ValueError, KeyError, TypeError):
         raise ModelCorrupt(f"{path} is not a report") from None

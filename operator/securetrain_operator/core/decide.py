@@ -5,8 +5,8 @@
            ─ Certifying ─► launch certify | watch certify
            ─ Succeeded, Failed ─► close the audit, clean up, sign the head
 
-A plan without actions is a job at rest. Waiting is never failing;
-what fails at once is what no patience can mend.
+A plan without actions is a job at rest. Waiting is never failing; what fails at once is what no
+patience can mend.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Diagnosis:
     @property
     def text(self) -> str:
         """Message and fix in one line."""
-        return f"{self.message} Fix: {self.fix}" if self.fix else self.message
+        return f"{self.message.removesuffix('.')}. Fix: {self.fix}" if self.fix else self.message
 
 
 def from_error(error: SecuretrainError) -> Diagnosis:

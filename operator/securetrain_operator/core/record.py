@@ -61,10 +61,7 @@ class GrantRecord(Model):
     time: str
     keys: tuple[str, ...]
     accessors: tuple[str, ...] = ()
-    """Accessors of the wrapping tokens; an accessor cannot unwrap.
-
-    Empty while the outcome is in doubt.
-    """
+    """Accessors of the wrapping tokens; they open nothing. Empty while the outcome is in doubt."""
 
 
 class VerdictRecord(Model):
@@ -141,10 +138,7 @@ class LaunchRecord(Model):
         return self.with_changes(audit=(*self.audit, line))
 
     def failed(self, reason: str, message: str, time: str) -> LaunchRecord:
-        """A copy that has failed for good, with its audit record.
-
-        A terminal record is returned as it is.
-        """
+        """A copy that has failed for good, with its audit record; a terminal record is kept."""
         if self.terminal:
             return self
         failure = Failure(reason=reason, message=message)
