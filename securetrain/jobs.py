@@ -1,7 +1,4 @@
-"""SecureTrainingJobs through the Kubernetes API: submit one, follow one.
-
-For the command line and for programs.
-"""
+"""SecureTrainingJobs through the Kubernetes API, for programs and the command line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The only place with kopf handlers.
-
-each puts what a watch said into the store and wakes the job up.
+"""The only kopf handlers: each puts what a watch said into the store and wakes its job up.
 
 kopf watches, logs in and reconnects; nothing else. There are only `on.event` and `on.login`
 handlers: kopf then writes nothing at all, neither finalizers nor annotations, and no logic hides in

@@ -1,9 +1,7 @@
-"""The small Protocols at which effects stop.
+"""The small Protocols at which effects stop: what reconciler and gateway need from outside.
 
-What the reconciler and the gateway need from the world outside.
-
-Adapters implement them; tests implement them with a few lines. All errors they raise are
-`securetrain.errors`.
+Adapters implement them; tests implement them with a few lines. All errors that they raise are of
+`securetrain.errors` or `securetrain_operator.errors`.
 """
 
 from __future__ import annotations
@@ -102,15 +100,14 @@ class Cluster(Protocol):
 
 
 class Vault(Protocol):
-    """What the operator may ask of Vault.
-
-    Implementations block nothing: they run hvac in threads.
-    """
+    """What the operator may ask of Vault; no call blocks the event loop."""
 
     async def check(self, connection: VaultConnection, namespace: str) -> None:
         """Log in under both roles of a namespace.
 
-        Raises VaultSealed, VaultUnavailable, VaultDenied, …
+        Raises:
+            VaultSealed, VaultUnavailable: Vault is away.
+            VaultDenied, VaultMisconfigured: a role is missing or does not let the operator in.
         """
         ...
 
@@ -126,8 +123,10 @@ class Vault(Protocol):
         """One wrapped decrypt per key, under the role of the purpose and namespace.
 
         If one fails for sure, those already issued are burnt and the error is raised.
-        Raises VaultSealed or VaultUnavailable (`in_doubt` True if an answer may have been lost),
-        VaultDenied, WrongKey.
+
+        Raises:
+            VaultSealed, VaultUnavailable: `in_doubt` is True if an answer may have been lost.
+            VaultDenied, WrongKey: Vault refused.
         """
         ...
 
@@ -204,10 +203,7 @@ class ProgressBoard(Protocol):
 
 
 class Store(Protocol):
-    """The local store that watches feed.
-
-    It may lag: nothing irreversible is decided by it alone.
-    """
+    """The local store that watches feed; it may lag: it alone decides nothing irreversible."""
 
     def job(self, uid: str) -> Object | None:
         """A SecureTrainingJob."""

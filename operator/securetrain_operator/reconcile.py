@@ -77,7 +77,8 @@ class Reconciler:
     async def reconcile(self, uid: str) -> float | None:
         """One run for the job of that UID.
 
-        Returns seconds until the next look; None if there is none before something changes.
+        Returns:
+            Seconds until the next look; None if there is none before something changes.
         """
         item = self._store.job(uid)
         try:

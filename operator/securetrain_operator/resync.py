@@ -1,7 +1,4 @@
-"""Lists everything now and then.
-
-the first time it fills the store, later it repairs what watches missed.
-"""
+"""Full listings: the first one fills the store, later ones repair what the watches missed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Operator settings: one JSON or YAML file, mounted from the chart's ConfigMap.
-
-No secrets in it.
-"""
+"""Operator settings: one YAML file without secrets, mounted from the chart's ConfigMap."""
 
 from __future__ import annotations
 

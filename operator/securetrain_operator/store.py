@@ -1,6 +1,4 @@
-"""The local store that the watches feed.
-
-what the reconciler reads first, without asking the API server.
+"""The local store that the watches feed and that the reconciler reads first.
 
 It may lag, and a watch may miss a deletion (a relist after a lost connection reports none).
 Therefore a full listing is merged in now and then; newer objects win by resourceVersion, and
@@ -72,7 +70,8 @@ class WatchStore:
     ) -> set[str]:
         """Merge a full listing, of one namespace or of all, as of a resource version.
 
-        Returns the UIDs of the jobs whose objects changed.
+        Returns:
+            UIDs of the jobs whose objects changed.
         """
         listed = {_uid(item): item for item in items}
         changed: set[str | None] = set()

@@ -1,6 +1,4 @@
-"""The work queue between watches and the reconciler.
-
-keyed, coalescing, one worker per key at a time.
+"""The work queue between watches and reconciler: keyed, coalescing, one worker per key at a time.
 
 A key that is enqueued while it waits is one entry; while it is being reconciled, it is looked at
 once more afterwards, so no change is missed. Failures come back with a jittered, growing delay; a

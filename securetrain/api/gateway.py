@@ -142,8 +142,9 @@ class ProgressReport(Model):
 class ResultsRequest(Model):
     """`POST /v1/results`: what a phase produced.
 
-    train: every file that it wrote. certify: every file of the folder that is to be signed, but for
-    `audit.jsonl`, which the answer brings, and the unsigned `key.json` and `model.sig`.
+    The train phase names every file that it wrote. The certify phase names every file of the folder
+    that is to be signed, but for `audit.jsonl`, which the answer brings, and the unsigned
+    `key.json` and `model.sig`.
     """
 
     purpose: Purpose
@@ -154,10 +155,7 @@ class ResultsRequest(Model):
 
 
 class ResultsResponse(Model):
-    """For train all fields are empty.
-
-    For certify the audit trail, and the signature if there is one.
-    """
+    """The answer to results: empty for train; verdict, trail and signature for certify."""
 
     verdict: Literal["certified", "evaluated", "gatesMissed"] | None = None
     audit: str | None = None

@@ -101,10 +101,7 @@ GATEWAY_ROLE: Final = "st-gateway"
 
 
 def dek_associated_data(split: Split, dataset_sha256: str, policy_sha256: str) -> bytes:
-    """Associated data that binds a wrapped DEK to its split.
-
-    Its manifest and its owner's policy.
-    """
+    """Associated data that binds a wrapped DEK to split, manifest and owner's policy."""
     return f"securetrain/dek/v1|{split}|{dataset_sha256}|{policy_sha256}".encode()
 
 
@@ -126,7 +123,9 @@ def model_file_associated_data(model_id: str, path: str) -> bytes:
 def key_check_info(owner_id: str, name: str) -> bytes:
     """HKDF info of a key check value.
 
-    `owner_id` is a dataset id or a model id, `name` a split or `model`.
+    Args:
+        owner_id: id of a dataset or a model.
+        name: a split, or `model`.
     """
     return f"securetrain/key-check/v1|{owner_id}|{name}".encode()
 

@@ -109,9 +109,10 @@ def parse_line(line: str) -> Record:
 
 
 def verify_chain(lines: Iterable[str], first_prev: str) -> tuple[Record, ...]:
-    """Check that lines form one unbroken chain from `first_prev`.
+    """The records of lines that form one unbroken chain from `first_prev`.
 
-    Raises AuditBroken naming the first bad record.
+    Raises:
+        AuditBroken: names the first bad record.
     """
     records: list[Record] = []
     prev = first_prev

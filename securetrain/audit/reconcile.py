@@ -65,10 +65,7 @@ class Agreement:
 
 
 def parse_vault_log(lines: Iterable[str]) -> Iterator[VaultCall]:
-    """Answered calls of Vault's log.
-
-    Lines that are no entries are passed over, as Vault may be cut off mid-line.
-    """
+    """Answered calls of Vault's log; lines that are no entries, such as a cut one, are skipped."""
     for line in lines:
         if len(line) > MAX_LOG_LINE:
             continue

@@ -60,8 +60,11 @@ _GROUPS: Final = _Wanted("uiSU", 0, "give group keys as integers or text")
 class ImageSource:
     """Images and labels in memory.
 
-    images: uint8, shape (records, height, width, channels). labels: int64, shape (records,).
-    groups: None, or one key per record.
+    Attributes:
+        images: uint8, shape (records, height, width, channels).
+        labels: int64, shape (records,).
+        groups: None, or one key per record.
+        task: what a model is to learn from them.
     """
 
     images: NDArray[np.uint8]

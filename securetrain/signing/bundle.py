@@ -1,7 +1,4 @@
-"""The file `model.sig`.
-
-A Sigstore bundle v0.3 that holds a DSSE envelope, as OpenSSF model signing writes it.
-"""
+"""The file `model.sig`: a Sigstore bundle v0.3 around a DSSE envelope, as OpenSSF writes it."""
 
 from __future__ import annotations
 
@@ -36,10 +33,7 @@ def build_bundle(payload: bytes, signature: bytes, public_key_pem: bytes) -> str
 
 
 def verify_bundle(text: str, public_key_pem: bytes) -> SignedModel:
-    """Verify a bundle with the pinned public key and return what it says.
-
-    Raises SignatureInvalid.
-    """
+    """What a bundle says, once verified with the pinned public key; raises SignatureInvalid."""
     if len(text) > dsse.MAX_ENVELOPE:
         raise SignatureInvalid(f"model.sig has {len(text)} bytes, more than {dsse.MAX_ENVELOPE}")
     try:

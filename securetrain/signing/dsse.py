@@ -1,6 +1,6 @@
-"""Dead Simple Signing Envelope.
+"""Dead Simple Signing Envelope (DSSE), version 1.
 
-Version 1 (https://github.com/secure-systems-lab/dsse, protocol.md).
+Specification: https://github.com/secure-systems-lab/dsse, protocol.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 def envelope(payload_type: str, payload: bytes, signature: bytes, key_id: str = "") -> str:
     """An envelope as JSON text.
 
-    `signature` is ASN.1 DER, `key_id` a hint without meaning for trust.
+    Args:
+        payload_type: media type of the payload.
+        payload: what is signed.
+        signature: ASN.1 DER over the payload's pre-authentication encoding.
+        key_id: a hint without meaning for trust.
     """
     return json.dumps(envelope_fields(payload_type, payload, signature, key_id))
 

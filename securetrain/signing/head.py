@@ -1,7 +1,4 @@
-"""The signed head of an audit chain.
-
-What proves, for failed jobs too, that no record was cut off the end.
-"""
+"""The signed head of an audit chain: proof, for failed jobs too, that nothing was cut off."""
 
 from __future__ import annotations
 

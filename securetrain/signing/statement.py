@@ -1,6 +1,4 @@
-"""The statement that is signed for a model.
-
-OpenSSF model signing v1.0 with our certification claim.
+"""The statement that is signed for a model: OpenSSF model signing v1.0 with our own claim.
 
 Format: in-toto Statement v1, predicate `https://model_signing/signature/v1.0`; resources are all
 signed files, sorted by the parts of their paths; the subject's digest is the SHA-256 over the
@@ -37,10 +35,7 @@ class SignedModel:
 
 
 def ordered(files: Sequence[FileDigest]) -> list[FileDigest]:
-    """The signed files in the format's order.
-
-    By path parts, so that `a/b` comes before `a.json`.
-    """
+    """The signed files in the format's order: by path parts, so that `a/b` precedes `a.json`."""
     return sorted(
         (file for file in files if file.path not in UNSIGNED_FILES),
         key=lambda file: file.path.split("/"),

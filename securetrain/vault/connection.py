@@ -11,10 +11,7 @@ from securetrain.api.types import KekName, Model, Name
 
 
 class VaultConnection(Model):
-    """Where a Vault is and how the operator uses it.
-
-    Whoever writes an address could steal logins.
-    """
+    """Where a Vault is and how the operator uses it: whoever writes it could steal logins."""
 
     name: Name = "default"
     address: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.\-\[\]:]+$", max_length=253)]

@@ -81,9 +81,11 @@ def session(ca_pem: str | None) -> requests.Session:
 
 
 def read_bounded(response: requests.Response, deadline: float) -> RawAnswer:
-    """Read a streamed answer, up to MAX_ANSWER_BYTES and until `deadline` (monotonic clock).
+    """Read a streamed answer.
 
-    Raises VaultUnavailable, in doubt.
+    Raises:
+        VaultUnavailable: in doubt; it is longer than MAX_ANSWER_BYTES, or not read to its end by
+            `deadline` (monotonic clock).
     """
     body = bytearray()
     for chunk in _chunks(response):

@@ -1,7 +1,4 @@
-"""Kubernetes Events about a job: for people, never the record.
-
-A failure to post one harms nothing.
-"""
+"""Kubernetes Events about a job, for people: failing to post one harms nothing."""
 
 from __future__ import annotations
 

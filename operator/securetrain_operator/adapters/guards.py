@@ -1,6 +1,4 @@
-"""Are the cluster's admission guards in place and enforcing? A pure check.
-
-re the cluster's admission guards in place and enforcing? A pure check of what the API server lists.
+"""Are the cluster's admission guards in place and enforcing? A check of listed objects, pure.
 
 The chart installs them as ValidatingAdmissionPolicies. Keys are granted only while all are there:
 without them a namespace user could, say, exec into a pod that holds keys.

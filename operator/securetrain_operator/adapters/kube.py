@@ -1,6 +1,4 @@
-"""The API server behind the port `Cluster`.
-
-plain JSON over the Kubernetes client's own transport and login.
+"""The port `Cluster` as plain JSON over the Kubernetes client's own transport and login.
 
 Objects stay plain dicts: what the gateway attests must be what the server answered, not what a
 generated class kept of it. Every failure becomes one of our errors, which name the request and the

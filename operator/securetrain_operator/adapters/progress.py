@@ -1,7 +1,4 @@
-"""The latest progress of running jobs.
-
-It is shown to people and decides nothing, so memory is enough.
-"""
+"""The latest progress of running jobs: it decides nothing, so memory is enough."""
 
 from __future__ import annotations
 
