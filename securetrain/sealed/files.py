@@ -58,10 +58,12 @@ def open_regular(
         file = _open_below(folder, name)
     except OSError as failure:
         raise _unreadable(name, failure, error) from None
+    # fdopen refuses a folder, and then leaves the descriptor open.
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(file)
+        raise error(f"{name} is not a regular file.")
     with os.fdopen(file, "rb") as stream:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise error(f"{name} is not a regular file.")
         if status.st_size > limit:
             raise error(f"{name} has {status.st_size} bytes, more than {limit}.")
         yield stream, status.st_size

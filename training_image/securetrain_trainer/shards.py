@@ -77,10 +77,9 @@ def unseal(split: SealedSplit, index: int) -> int:
             if size != entry.bytes:
                 raise ShardCorrupt(f"{size} bytes instead of the {entry.bytes} of its index")
             return _decrypt(split, index, stream)
-    except (ShardCorrupt, IsADirectoryError) as error:
-        problem = error.message if isinstance(error, ShardCorrupt) else "it is a folder"
+    except ShardCorrupt as error:
         raise ShardCorrupt(
-            f"shard {entry.path} of split {split.split}: {problem}",
+            f"shard {entry.path} of split {split.split}: {error.message}",
             fix="restore the dataset's folder from the owner's copy",
         ) from None
 

@@ -39,11 +39,7 @@ class Folder:
         Raises:
             IntegrityError: of class `error`: missing, a link, not a regular file, or too long.
         """
-        here = Path(f"/proc/self/fd/{self.descriptor}")
-        try:
-            return files.read(here, name, limit, error)
-        except IsADirectoryError:
-            raise error(f"{name} is a folder") from None
+        return files.read(Path(f"/proc/self/fd/{self.descriptor}"), name, limit, error)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file: temporary name, fsync, rename, fsync of the folder."""

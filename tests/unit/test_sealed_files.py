@@ -1,0 +1,32 @@
+"""Bounded, link-free reads of a sealed folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from securetrain.errors import ManifestInvalid, ModelCorrupt
+from securetrain.sealed import files
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_refused_and_leaves_no_descriptor_open(
+    tmp_path: Path, kind: str
+) -> None:
+    make = os.mkdir if kind == "folder" else os.mkfifo
+    make(tmp_path / "model.json")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ModelCorrupt, match=r"model\.json is not a regular file"):
+        files.read(tmp_path, "model.json", 100, ModelCorrupt)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_file_as_long_as_its_limit_is_read_and_one_byte_more_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_bytes(b"12345")
+    assert files.read(tmp_path, "keys.json", 5) == b"12345"
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ManifestInvalid, match="5 bytes, more than 4"):
+        files.read(tmp_path, "keys.json", 4)
+    assert os.listdir("/proc/self/fd") == before
