@@ -1,6 +1,6 @@
 """One real cluster for all end-to-end tests: kubelet, containerd, OpenBao, the built images.
 
-Tests of a file run in the order in which they stand there: they tell stories.
+Tests run in the order in which they stand here: they tell stories.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ WORK = ROOT / "build" / "e2e"
 NAMESPACE = "team-e2e"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of this folder last, in order of files and lines, whatever shuffled them."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Put the tests of this folder last, in the order in which they were written."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
-    others = [item for item in items if here not in item.path.parents]
-    mine.sort(key=lambda item: (item.path, item.reportinfo()[1] or 0))
-    items[:] = [*others, *mine]
     for item in mine:
         item.add_marker(pytest.mark.timeout(420))
+    yield
+    items[:] = [*(item for item in items if item not in mine), *mine]
 
 
 @pytest.fixture(scope="session")

@@ -74,14 +74,15 @@ def grant_request(
     """What the real pod would send, or with other splits."""
     folder = platform.volume(NAMESPACE, "datasets") / "few"
     keys = json.loads((folder / "keys.json").read_text())
-    keys = keys.get("keys", keys)
+    content = (folder / "dataset.json").read_bytes()
+    manifest = json.loads(content)
     wanted = splits.split() or ["train", "validation"]
     return {
         "purpose": purpose,
-        "datasetSha256": hashlib.sha256((folder / "dataset.json").read_bytes()).hexdigest(),
-        "dataset": {"name": "digits", "id": "x", "records": 1},
+        "datasetSha256": hashlib.sha256(content).hexdigest(),
+        "dataset": {"name": "digits", "id": manifest["id"], "records": 1},
         "policy": base64.b64encode((folder / "policy.json").read_bytes()).decode(),
-        "keys": {split: keys[split] for split in wanted},
+        "keys": {split: keys["keys"][split] for split in wanted},
     }
 
 
@@ -216,7 +217,7 @@ def mint(platform: Platform, pod: node.RunningPod, audience: str) -> Any:
     [
         ["exec", "POD", "--", "cat", "/proc/1/environ"],
         ["attach", "POD"],
-        ["debug", "POD", "--image=localhost/pause:1", "--target=trainer"],
+        ["debug", "POD", "--image=localhost/pause:1", "--profile=restricted"],
         ["set", "image", "pod/POD", "trainer=localhost/pause:1"],
         ["label", "pod", "POD", "securetrain.dev/job-"],
     ],
@@ -325,8 +326,10 @@ def test_an_image_patched_under_way_and_back_gets_nothing(platform: Platform) ->
         for image in (platform.images["operator"], own):
             kubectl("set", "image", f"pod/{pod.name}", f"trainer={image}", "-n", NAMESPACE)
             time.sleep(1)
-    answer = node.call_gateway(
-        platform, "/v1/progress", {"sequence": 10**6, "summary": "x"}, pod.token, inside=pod
-    )
-    assert (answer.status, answer.reason) == (403, "NotOurPod")
+    failed = "--for=condition=Failed"
+    kubectl("wait", "stj/patched", "-n", NAMESPACE, failed, "--timeout=120s")
+    found = node.get(platform, "stj", NAMESPACE, "patched")
+    record = node.launch_record(platform, found["metadata"]["uid"])
+    assert record["failure"]["reason"] == "NotOurPod"
+    assert len(record["grants"]) == 1
     kubectl("delete", "stj", "patched", "-n", NAMESPACE, "--timeout=60s")

@@ -62,10 +62,15 @@ def get(platform: Platform, kind: str, namespace: str, *more: str) -> Any:
 
 
 def process_of(platform: Platform, pod_uid: str) -> int:
-    """PID of the one container of a pod."""
+    """PID of a pod's trainer container."""
     containerd = platform.cluster.node.containerd
-    name = f'labels."io.kubernetes.pod.uid"=={pod_uid},labels."io.cri-containerd.kind"==container'
-    (container,) = containerd.ctr("containers", "ls", "-q", name).split()
+    labels = {
+        "io.kubernetes.pod.uid": pod_uid,
+        "io.cri-containerd.kind": "container",
+        "io.kubernetes.container.name": "trainer",
+    }
+    wanted = ",".join(f'labels."{key}"=={value}' for key, value in labels.items())
+    (container,) = containerd.ctr("containers", "ls", "-q", wanted).split()
     tasks = [line.split() for line in containerd.ctr("tasks", "ls").splitlines()]
     return next(int(task[1]) for task in tasks if task[0] == container)
 

@@ -64,8 +64,9 @@ class Grants:
             GuardMissing, VaultSealed, VaultUnavailable, …: nothing was granted; ask again.
             GrantLost: Vault may have issued tokens; only a new pod can ask again.
         """
-        check_request(pod, request)
+        # First, so that nothing a pod asks for after its grant can be held against its job.
         check_grantable(pod.record, pod, self._services.settings.max_grants_per_phase)
+        check_request(pod, request)
         asked = Asked(
             pod, request, await resolve(self._services, pod), sha256_hex(bytes(request.policy))
         )
