@@ -1,15 +1,24 @@
 """The resource `SecureTrainingJob`, v1alpha1, as pydantic models.
 
 The CRD in `crds/` is generated from these models by `securetrain.api.crd`. Python names are
-snake_case, names on the wire camelCase. Every default stands here and nowhere else.
+snake_case, names on the wire camelCase. Every default stands here and nowhere else. What the CRD
+refuses by a CEL rule or as a duplicate key, the models refuse too, in the same words.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -20,6 +29,14 @@ IMAGE = r"^[a-z0-9][a-zA-Z0-9./:_-]*@sha256:[0-9a-f]{64}$"
 KEK = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 METRIC = r"^[a-z][A-Za-z0-9.]*$"
 REASON = r"^[A-Z][A-Za-z0-9]*$"
+MAX_JOB_NAME: Final = 50
+MAX_GRANTS: Final = 64
+"""Grants that a status can show: those of all phases together."""
+
+NO_BOUND: Final = "a gate needs min or max"
+CROSSED_BOUNDS: Final = "a gate's min must not be above its max"
+NO_FOLDER: Final = "output.uri must name a folder of the claim, such as pvc://models/digits-v7"
+OVERLAP: Final = "output.uri and a dataset's uri must not lie within one another"
 
 Uri = Annotated[str, Field(pattern=URI, max_length=512)]
 Name = Annotated[str, Field(pattern=DNS_LABEL, max_length=63)]
@@ -97,9 +114,11 @@ class Gate(Model):
     """The greatest value that passes."""
 
     @model_validator(mode="after")
-    def _has_bound(self) -> Self:
+    def _satisfiable(self) -> Self:
         if self.min is None and self.max is None:
-            raise ValueError("a gate needs min or max")
+            raise ValueError(NO_BOUND)
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(CROSSED_BOUNDS)
         return self
 
     def passes(self, value: float) -> bool:
@@ -132,6 +151,12 @@ class CertificationSpec(Model):
     resources: Resources | None = None
     """Resources of the certify pod."""
 
+    @field_validator("gates")
+    @classmethod
+    def _one_per_metric(cls, gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+        _require_unique("metric", (gate.metric for gate in gates))
+        return gates
+
 
 class OutputSpec(Model):
     """Where the sealed model goes and which KEK protects its DEK."""
@@ -142,6 +167,13 @@ class OutputSpec(Model):
     """Vault transit key, derived, that wraps the model's DEK."""
     if_exists: Literal["Fail", "Replace"] = "Fail"
     """What to do if the folder holds something; checked before any key is granted."""
+
+    @field_validator("uri")
+    @classmethod
+    def _is_below_the_claim(cls, uri: str) -> str:
+        if "/" not in uri.removeprefix("pvc://"):
+            raise ValueError(NO_FOLDER)
+        return uri
 
 
 class Toleration(Model):
@@ -180,6 +212,12 @@ class PodSpec(Model):
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
 
+    @field_validator("image_pull_secrets")
+    @classmethod
+    def _named_once(cls, secrets: tuple[LocalRef, ...] | None) -> tuple[LocalRef, ...] | None:
+        _require_unique("name", (secret.name for secret in secrets or ()))
+        return secrets
+
 
 class JobSpec(Model):
     """`spec` of a SecureTrainingJob; immutable but for `suspend` and the `*Seconds` fields."""
@@ -206,17 +244,30 @@ class JobSpec(Model):
     ] = 86_400
     """Seconds until the finished Jobs and pods are removed."""
 
+    @field_validator("output")
+    @classmethod
+    def _apart_from_datasets(cls, output: OutputSpec, info: ValidationInfo) -> OutputSpec:
+        for dataset in info.data.get("datasets", ()):
+            one, other = f"{output.uri}/", f"{dataset.uri}/"
+            if one.startswith(other) or other.startswith(one):
+                raise ValueError(OVERLAP)
+        return output
+
     @property
     def dataset(self) -> DatasetRef:
         """The one dataset."""
         return self.datasets[0]
 
+    @classmethod
+    def immutable_fields(cls) -> tuple[str, ...]:
+        """Wire names of the fields that identify the run, in the models' order."""
+        wire = (str(field.alias) for field in cls.model_fields.values())
+        return tuple(name for name in wire if name != "suspend" and "Seconds" not in name)
+
     def run_content(self) -> dict[str, Any]:
         """The immutable part of the spec, whose digest identifies the run."""
-        changeable = {"suspend"} | {
-            key for key in self.to_wire() if key.endswith("Seconds") or "Seconds" in key
-        }
-        return {key: value for key, value in self.to_wire().items() if key not in changeable}
+        wire = self.to_wire()
+        return {name: wire[name] for name in self.immutable_fields() if name in wire}
 
 
 class Condition(Model):
@@ -323,8 +374,16 @@ class JobStatus(Model):
     attempts: Attempts | None = None
     progress: ProgressStatus | None = None
     jobs: Annotated[tuple[ChildStatus, ...], Field(max_length=4)] = ()
-    grants: Annotated[tuple[GrantStatus, ...], Field(max_length=64)] = ()
+    grants: Annotated[tuple[GrantStatus, ...], Field(max_length=MAX_GRANTS)] = ()
     datasets: Annotated[tuple[DatasetStatus, ...], Field(max_length=16)] = ()
     model: ModelStatus | None = None
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=64)] = ()
     audit: AuditStatus | None = None
+
+
+def _require_unique(key: str, values: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{key} {value} stands there twice")
+        seen.add(value)

@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from securetrain.api.names import API_VERSION, KIND
-from securetrain.api.types import JOB_NAME, Gate, JobSpec
+from securetrain.api.types import JOB_NAME, MAX_JOB_NAME, Gate, JobSpec
 from securetrain.errors import InvalidInput
+from securetrain.validation import first_problem
 
 MAX_MANIFEST: Final = 1 << 20
 GATE: Final = re.compile(r"([a-z][A-Za-z0-9.]*)(>=|<=)(-?[0-9]+(?:\.[0-9]+)?)")
@@ -42,11 +43,11 @@ def check_job(manifest: dict[str, Any]) -> dict[str, Any]:
         raise InvalidInput("kind", kind, "is not ours", fix=f"use {API_VERSION}, kind {KIND}")
     metadata = manifest.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(name, str) or len(name) > 50 or not re.fullmatch(JOB_NAME, name):
+    if not isinstance(name, str) or len(name) > MAX_JOB_NAME or not re.fullmatch(JOB_NAME, name):
         raise InvalidInput(
             "metadata.name",
             name,
-            "is not a DNS label that starts with a letter, of at most 50 characters",
+            f"is not a DNS label that starts with a letter, of at most {MAX_JOB_NAME} characters",
             fix="use lower-case letters, digits and hyphens",
         )
     parse_spec(manifest.get("spec"))
@@ -58,10 +59,12 @@ def parse_spec(spec: Any) -> JobSpec:
     try:
         return JobSpec.model_validate(spec)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(["spec", *(str(part) for part in first["loc"])])
+        problem = first_problem(error)
         raise InvalidInput(
-            field, first.get("input"), f"is not valid ({first['msg']})", fix="see docs/reference.md"
+            ".".join(filter(None, ("spec", problem.field))),
+            problem.value,
+            f"is not valid ({problem.message})",
+            fix="see docs/reference.md",
         ) from None
 
 

@@ -16,7 +16,15 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from securetrain.api.gateway import MAX_POLICY_BYTES
-from securetrain.api.types import Gate, KekName, MetricName, Model, Name
+from securetrain.api.types import (
+    CROSSED_BOUNDS,
+    NO_BOUND,
+    Gate,
+    KekName,
+    MetricName,
+    Model,
+    Name,
+)
 from securetrain.sealed import strict_json
 from securetrain.sealed.dataset import POLICY_FILE, Rfc3339
 
@@ -37,9 +45,11 @@ class RequiredGate(Model):
     max: DecimalText | None = None
 
     @model_validator(mode="after")
-    def _has_bound(self) -> Self:
+    def _satisfiable(self) -> Self:
         if self.min is None and self.max is None:
-            raise ValueError("a gate needs min or max")
+            raise ValueError(NO_BOUND)
+        if self.min is not None and self.max is not None and Decimal(self.min) > Decimal(self.max):
+            raise ValueError(CROSSED_BOUNDS)
         return self
 
     def kept_by(self, gates: Iterable[Gate]) -> bool:

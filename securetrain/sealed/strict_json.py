@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from securetrain.errors import ManifestInvalid
+from securetrain.validation import first_problem
 
 MAX_DIGITS: Final = 18
 
@@ -63,7 +64,9 @@ def parse(model: type[ModelT], data: bytes, *, name: str, limit: int) -> ModelT:
             json.dumps(value), strict=True, by_alias=True, by_name=False
         )
     except ValidationError as error:
-        raise ManifestInvalid(f"{name}: {_first(error)}.") from None
+        problem = first_problem(error)
+        field = problem.field or "the document"
+        raise ManifestInvalid(f"{name}: {field}: {problem.message}.") from None
 
 
 def dump(model: BaseModel) -> bytes:
@@ -76,19 +79,6 @@ def dump_line(model: BaseModel) -> bytes:
     """A model as one line of a JSON Lines file."""
     value = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem: its field and what is wrong, shortened, without the input's value.
-
-    An unknown field comes first: where a name is misspelt, the right one is missing too.
-    """
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
-    first = (unknown or problems)[0]
-    field = ".".join(str(part) for part in first["loc"])[:100] or "the document"
-    problem = "is not a field of this format" if unknown else first["msg"]
-    return f"{field}: {problem.removeprefix('Value error, ')[:200]}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from securetrain_operator.core.verdict import judge, missed_lines
 names = st.sampled_from(["accuracy", "loss", "auc"])
 bounds = st.floats(-10, 10)
 gates = st.builds(
-    lambda metric, low, high: Gate(metric=metric, min=low, max=high if high is not None else low),
+    lambda metric, one, other: Gate(metric=metric, min=min(one, other), max=max(one, other)),
     names,
     bounds,
-    st.none() | bounds,
+    bounds,
 )
 metrics = st.lists(
     st.builds(

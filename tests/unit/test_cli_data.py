@@ -173,7 +173,7 @@ def test_a_misspelt_policy_is_the_users_mistake(
     policy.write_text(policy.read_text().replace("outputKeks", "outputKek"))
     code, _, err = run(capsys, "policy", "check", policy)
     assert code == ExitCode.CONFIGURATION
-    assert "outputKek: is not a field" in err
+    assert "outputKek: unknown field" in err
 
 
 def test_inspect_a_dataset(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_isolation_is_the_default_and_gates_may_be_absent() -> None:
         ({"gates": [{"metric": "accuracy", "min": 1}]}, "gates.0.min"),
         ({"gates": [{"metric": "accuracy", "min": "1e-9"}]}, "gates.0.min"),
         ({"gates": [{"metric": "accuracy", "min": "nan"}]}, "gates.0.min"),
+        ({"gates": [{"metric": "accuracy", "min": "0.9", "max": "0.1"}]}, "above its max"),
         ({"maxEpsilon": "3"}, "maxEpsilon"),
         ({"network_isolation": False}, "network_isolation"),
         ({"format": "securetrain/policy/v2"}, "format"),
@@ -144,7 +145,7 @@ def test_strictness(change: dict[str, Any], field: str) -> None:
 
 def test_only_names_on_the_wire_count() -> None:
     text = json.dumps(POLICY).replace("networkIsolation", "network_isolation")
-    with pytest.raises(ManifestInvalid, match="network_isolation: is not a field"):
+    with pytest.raises(ManifestInvalid, match="network_isolation: unknown field"):
         parse_policy(text.encode())
 
 

@@ -20,6 +20,7 @@ from securetrain.api import names
 from securetrain.api.digest import canonical_json
 from securetrain.audit import chain
 from securetrain.errors import AuditBroken, BadConfiguration
+from securetrain.validation import first_problem
 from securetrain_operator.adapters.sinks import Sink
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import AlreadyExists, ApiUnavailable, Conflict, RecordGone
@@ -178,8 +179,7 @@ def parse(text: str, uid: str) -> LaunchRecord:
     try:
         record = LaunchRecord.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        where = first_problem(error).field or "the whole"
         raise _broken(uid, f"does not parse at {where}") from None
     if record.job.uid != uid:
         raise _broken(uid, f"is of job {record.job.uid}")

@@ -18,6 +18,7 @@ from securetrain.api.gateway import JobRef, ProgressReport
 from securetrain.api.names import Purpose
 from securetrain.api.types import JobSpec
 from securetrain.errors import AuditBroken, SecuretrainError
+from securetrain.validation import first_problem
 from securetrain_operator.core import times
 from securetrain_operator.core.record import LaunchRecord
 
@@ -162,24 +163,12 @@ def _parse_spec(raw: Any) -> tuple[JobSpec | None, str]:
     try:
         spec = JobSpec.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(["spec", *map(str, first["loc"])])
-        return None, f"{where}: {first['msg']}"
-    fault = _fault(spec)
-    return (None, fault) if fault else (spec, "")
-
-
-def _fault(spec: JobSpec) -> str:
-    """What the schema cannot say."""
+        problem = first_problem(error)
+        where = ".".join(filter(None, ("spec", problem.field)))
+        return None, f"{where}: {problem.message}"
     if _has_inexact_integer(spec.run_content()):
-        return "spec: a number is beyond 2^53 and has no exact JSON form; write it as text"
-    source, target = folder(spec.dataset.uri), folder(spec.output.uri)
-    if len(target) < 2:
-        return "spec.output.uri: names a whole claim; add a folder, as in pvc://claim/folder"
-    shared = min(len(source), len(target))
-    if source[:shared] == target[:shared]:
-        return "spec.output.uri: overlaps the dataset's folder; choose a folder beside it"
-    return ""
+        return None, "spec: a number is beyond 2^53 and has no exact JSON form; write it as text"
+    return spec, ""
 
 
 def folder(uri: str) -> tuple[str, ...]:

@@ -1,0 +1,91 @@
+"""A manifest is refused before it is sent, in the words of the API server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from securetrain.api import crd
+from securetrain.cli.manifests import read_job
+from securetrain.errors import InvalidInput
+from support.samples import training_job
+
+
+def read(tmp_path: Path, job: dict[str, Any]) -> dict[str, Any]:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job))
+    return read_job(file)
+
+
+def cel_messages() -> set[str]:
+    return set(re.findall(r"message: (.+)", crd.crd_yaml().replace("''", "'")))
+
+
+WITHIN = "output.uri and a dataset's uri must not lie within one another"
+FOLDER = "output.uri must name a folder of the claim, such as pvc://models/digits-v7"
+CROSSED = "a gate's min must not be above its max"
+TWICE = "metric accuracy stands there twice"
+
+
+def output(uri: str) -> dict[str, Any]:
+    return {"output": {"uri": uri, "kek": "team-a-models"}}
+
+
+def gates(*gates: dict[str, Any]) -> dict[str, Any]:
+    return {"certification": {"gates": list(gates)}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "said"),
+    [
+        (output("pvc://models"), "spec.output.uri", FOLDER),
+        (output("pvc://datasets/digits"), "spec.output", WITHIN),
+        (output("pvc://datasets/digits/model"), "spec.output", WITHIN),
+        (
+            {"datasets": [{"name": "digits", "uri": "pvc://models/digits-v7/data"}]},
+            "spec.output",
+            WITHIN,
+        ),
+        ({"datasets": [{"name": "digits", "uri": "pvc://models"}]}, "spec.output", WITHIN),
+        (gates({"metric": "accuracy"}), "spec.certification.gates.0", "a gate needs min or max"),
+        (
+            gates({"metric": "accuracy", "min": 1, "max": 0}),
+            "spec.certification.gates.0",
+            CROSSED,
+        ),
+        (gates(*[{"metric": "accuracy", "min": 1}] * 2), "spec.certification.gates", TWICE),
+        ({"pod": {"imagePullSecrets": [{"name": "x"}] * 2}}, "spec.pod.imagePullSecrets", "twice"),
+        ({"epochs": 5}, "spec.epochs", "unknown field"),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_name(
+    tmp_path: Path, spec: dict[str, Any], field: str, said: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read(tmp_path, training_job(**spec))
+    assert refused.value.field == field
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize("said", [WITHIN, FOLDER, CROSSED, "a gate needs min or max"])
+def test_the_words_are_those_of_the_api_server(said: str) -> None:
+    assert said in cel_messages()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        output("pvc://datasets/digits-v7"),
+        output("pvc://datasets/digit"),
+        gates({"metric": "accuracy", "min": 0.5, "max": 0.5}, {"metric": "loss", "max": 1}),
+    ],
+)
+def test_a_neighbour_of_the_dataset_and_touching_bounds_are_fine(
+    tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    job = training_job(**spec)
+    assert read(tmp_path, job) == job
