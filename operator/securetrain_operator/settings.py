@@ -8,9 +8,10 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT
-from securetrain.api.types import IMAGE, Model, Name
+from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT, Purpose
+from securetrain.api.types import IMAGE, MAX_GRANTS, Model, Name
 from securetrain.errors import InvalidInput
+from securetrain.validation import first_problem
 from securetrain.vault.connection import VaultConnection
 
 
@@ -38,9 +39,7 @@ class Settings(Model):
     health_port: int = HEALTH_PORT
     gateway_names: tuple[str, ...]
     """DNS names in the gateway's certificate."""
-    gateway_egress: Annotated[dict[str, str], Field()] = {
-        "app.kubernetes.io/name": "securetrain-operator"
-    }
+    gateway_egress: dict[str, str] = {"app.kubernetes.io/name": "securetrain-operator"}
     """Labels of the operator's pods, for the jobs' NetworkPolicy."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none means all that carry the label securetrain.dev/jobs: enabled."""
@@ -57,7 +56,8 @@ class Settings(Model):
     require_guards: bool = True
     """Refuse grants while an admission guard is missing."""
     wrap_ttl_seconds: Annotated[int, Field(ge=10, le=60)] = 30
-    max_grants_per_phase: Annotated[int, Field(ge=1, le=100)] = 10
+    max_grants_per_phase: Annotated[int, Field(ge=1, le=MAX_GRANTS // len(Purpose))] = 10
+    """Pods of one phase that may get keys; a job's status has room for those of all phases."""
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     resync_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
 
@@ -77,11 +77,10 @@ def load(path: Path) -> Settings:
     try:
         return Settings.model_validate(yaml.safe_load(path.read_text()))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        problem = first_problem(error)
         raise InvalidInput(
-            field,
-            first.get("input"),
-            f"is not valid ({first['msg']})",
-            fix=f"correct {field} in {path}",
+            problem.field or "settings",
+            problem.value,
+            f"is not valid ({problem.message})",
+            fix=f"correct it in {path}",
         ) from None

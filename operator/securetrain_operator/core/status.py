@@ -37,7 +37,6 @@ from securetrain_operator.core.record import LaunchRecord
 
 PROGRESS_SECONDS: Final = 15.0
 """Progress alone is written no more often than this."""
-MAX_GRANTS: Final = 64
 REFUSED_SPEC: Final = frozenset(
     {"SpecInvalid", "SpecChanged", "ImageNotAllowed", "ClaimNotAllowed"}
 )
@@ -186,7 +185,7 @@ def _from_record(observed: Observed, record: LaunchRecord) -> dict[str, Any]:
         ),
         "grants": tuple(
             GrantStatus(pod_uid=g.pod_uid, pod_name=g.pod_name, role=g.purpose, time=g.time)
-            for g in record.grants[-MAX_GRANTS:]
+            for g in record.grants
         ),
         "datasets": _datasets(record),
         "model": _model(observed, record),

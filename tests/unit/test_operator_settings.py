@@ -1,0 +1,39 @@
+"""The operator's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from securetrain.api.names import Purpose
+from securetrain.api.types import MAX_GRANTS
+from securetrain.errors import InvalidInput
+from securetrain_operator import settings
+
+BASE = f"""
+namespace: securetrain
+audience: securetrain
+trainerImage: registry.example.org/trainer@sha256:{"a" * 64}
+gatewayUrl: https://securetrain-gateway.securetrain.svc:8443
+gatewayNames: [securetrain-gateway.securetrain.svc]
+vaultConnections: []
+"""
+
+
+def load(tmp_path: Path, more: str = "") -> settings.Settings:
+    file = tmp_path / "settings.yaml"
+    file.write_text(BASE + more)
+    return settings.load(file)
+
+
+def test_a_status_has_room_for_every_grant(tmp_path: Path) -> None:
+    most = MAX_GRANTS // len(Purpose)
+    assert load(tmp_path, f"maxGrantsPerPhase: {most}").max_grants_per_phase == most
+    with pytest.raises(InvalidInput, match=f"maxGrantsPerPhase: {most + 1}"):
+        load(tmp_path, f"maxGrantsPerPhase: {most + 1}")
+
+
+def test_a_misspelt_setting_is_named_before_the_one_that_is_then_missing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="audiense: 'x' is not valid \\(unknown field\\)"):
+        load(tmp_path, "audiense: x")
