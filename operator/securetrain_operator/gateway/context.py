@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from securetrain.api.names import API_VERSION, PLURAL
+from securetrain.api.conditions import cut
 from securetrain.api.types import JobSpec
 from securetrain.errors import (
     IntegrityError,
@@ -20,13 +20,12 @@ from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core.observed import parse_job
 from securetrain_operator.errors import GrantsExhausted
 from securetrain_operator.gateway.gatekeeper import Attested
+from securetrain_operator.kinds import TRAINING_JOBS
 from securetrain_operator.ports import Clock, Cluster, Events, Object, Records, Vault, Wakeup
 from securetrain_operator.settings import Settings
 
-JOBS: Final = f"{API_VERSION}/{PLURAL}"
 FATAL: Final = (PolicyDenied, IntegrityError, GrantsExhausted)
 """What an attested pod may bring on its own job; all else is waited for or the pod's own affair."""
-MAX_MESSAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ async def resolve(services: Services, pod: Attested) -> Resolved:
         VaultMisconfigured: the settings no longer hold the connection that the pod was told.
     """
     ref = pod.record.job
-    item = await services.cluster.read(JOBS, ref.namespace, ref.name)
+    item = await services.cluster.read(TRAINING_JOBS, ref.namespace, ref.name)
     job = parse_job(item) if item else None
     if item is None or job is None or job.ref.uid != ref.uid or job.deleting or job.spec is None:
         raise NotOurPod(f"{pod.caller}: its job is gone")
@@ -92,6 +91,6 @@ async def failing(services: Services, pod: Attested) -> AsyncIterator[None]:
 
 async def fail(services: Services, uid: str, error: SecuretrainError) -> None:
     """Mark a job as failed, with the error's reason, and have it reconciled."""
-    message, time = str(error)[:MAX_MESSAGE], services.clock.rfc3339()
+    message, time = cut(str(error)), services.clock.rfc3339()
     await services.records.update(uid, lambda record: record.failed(error.reason, message, time))
     services.wakeup.enqueue(uid)

@@ -21,10 +21,10 @@ from securetrain_operator.core.record import ChildRecord, LaunchRecord
 from securetrain_operator.errors import NotReady
 from securetrain_operator.gateway.attest import attest
 from securetrain_operator.gateway.caller import Caller, bearer_token, check_peer, identify
+from securetrain_operator.kinds import PODS
 from securetrain_operator.ports import Clock, Cluster, Object, Records
 from securetrain_operator.settings import Settings
 
-PODS: Final = "v1/pods"
 UID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 SHOWN_MISMATCHES: Final = 5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,13 @@ from securetrain.api.names import (
     model_dek_context,
 )
 from securetrain.errors import AlreadyGranted, InvalidInput, ManifestInvalid, NotOurPod
-from securetrain_operator.core.record import GrantRecord, LaunchRecord, ModelKey, PinnedDataset
+from securetrain_operator.core.record import (
+    Change,
+    GrantRecord,
+    LaunchRecord,
+    ModelKey,
+    PinnedDataset,
+)
 from securetrain_operator.errors import DatasetChanged, GrantsExhausted
 from securetrain_operator.gateway.context import Resolved
 from securetrain_operator.gateway.gatekeeper import Attested
@@ -27,8 +33,6 @@ from securetrain_operator.ports import WrappedToken, WrapRequest
 DATASET_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 MAX_RECORDS: Final = 2**53 - 1
 BUILTIN: Final = "builtin@"
-
-Change = Callable[[LaunchRecord], LaunchRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Asked:
         return (*(str(split) for split in SPLITS_OF[self.request.purpose]), MODEL_KEY_NAME)
 
 
-def check_request(pod: Attested, request: GrantRequest) -> None:
+def check_purpose(pod: Attested, request: GrantRequest) -> None:
     """The purpose fits the pod, and the keys are exactly those of the purpose."""
     if request.purpose != pod.purpose:
         raise NotOurPod(f"{pod.caller}: it asks for keys of another purpose")
@@ -58,6 +62,10 @@ def check_request(pod: Attested, request: GrantRequest) -> None:
             "are not the splits of this purpose",
             fix=f"send exactly {', '.join(sorted(wanted))}",
         )
+
+
+def check_manifest(request: GrantRequest) -> None:
+    """What the pod says of its dataset can be judged at all; raises ManifestInvalid."""
     if len(request.policy) > MAX_POLICY_BYTES:
         raise ManifestInvalid(
             f"policy.json has {len(request.policy)} bytes, more than {MAX_POLICY_BYTES}"

@@ -32,9 +32,10 @@ from securetrain_operator.gateway.gatekeeper import Attested
 from securetrain_operator.gateway.grant_rules import (
     Asked,
     check_grantable,
+    check_manifest,
     check_mounts,
     check_pins,
-    check_request,
+    check_purpose,
     issued,
     judged_image,
     recorded,
@@ -42,9 +43,9 @@ from securetrain_operator.gateway.grant_rules import (
     wrap_request,
 )
 from securetrain_operator.gateway.isolation import intact, openings
+from securetrain_operator.kinds import NETWORK_POLICIES
 from securetrain_operator.ports import WrappedToken
 
-NETWORK_POLICIES: Final = "networking.k8s.io/v1/networkpolicies"
 WRAP_SECONDS: Final = 20.0
 
 
@@ -64,9 +65,10 @@ class Grants:
             GuardMissing, VaultSealed, VaultUnavailable, …: nothing was granted; ask again.
             GrantLost: Vault may have issued tokens; only a new pod can ask again.
         """
-        # First, so that nothing a pod asks for after its grant can be held against its job.
+        check_purpose(pod, request)
+        # Before the manifest, so that nothing a pod says after its grant harms its job.
         check_grantable(pod.record, pod, self._services.settings.max_grants_per_phase)
-        check_request(pod, request)
+        check_manifest(request)
         asked = Asked(
             pod, request, await resolve(self._services, pod), sha256_hex(bytes(request.policy))
         )

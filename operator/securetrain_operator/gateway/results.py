@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -19,22 +19,19 @@ from securetrain.api.names import AUDIT_KEY, Purpose, correlation_id
 from securetrain.api.types import Gate
 from securetrain.audit import chain
 from securetrain.errors import GatesMissed, InvalidInput, ModelCorrupt, NotOurPod
+from securetrain.sealed.dataset import POLICY_FILE
 from securetrain.sealed.policy import RequiredGate, parse_policy
 from securetrain.signing.bundle import build_bundle
 from securetrain.signing.dsse import INTOTO_TYPE, key_hint, pae
 from securetrain.signing.statement import UNSIGNED_FILES, build_statement, folder_digest
-from securetrain_operator.core.record import LaunchRecord, VerdictRecord
-from securetrain_operator.core.verdict import judge, missed_lines
+from securetrain_operator.core.record import Change, LaunchRecord, VerdictRecord
+from securetrain_operator.core.verdict import GATES_MISSED_FIX, Verdict, judge, missed_lines
 from securetrain_operator.errors import AlreadyReported
 from securetrain_operator.gateway.context import Services, resolve
 from securetrain_operator.gateway.gatekeeper import Attested
 
 METRIC_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*", re.ASCII)
 METRIC_VALUE: Final = re.compile(r"[A-Za-z0-9.+-]+", re.ASCII)
-POLICY_FILE: Final = "policy.json"
-GATES_FIX: Final = "read report.html beside the sealed model; train differently under a new name"
-
-Change = Callable[[LaunchRecord], LaunchRecord]
 
 
 class Results:
@@ -78,17 +75,15 @@ class Results:
         requested = signed_lines(record)[-1]
 
         def digest_for(key_version: int) -> bytes:
-            return hashlib.sha256(pae(INTOTO_TYPE, statement_for(key_version))).digest()
-
-        def statement_for(key_version: int) -> bytes:
-            return model_statement(pod, record, key_version)
+            statement = model_statement(pod, record, key_version)
+            return hashlib.sha256(pae(INTOTO_TYPE, statement)).digest()
 
         signature = await self._services.vault.sign(
             resolved.connection,
             digest_for,
             correlation_id(pod.uid, len(signed_lines(record)), chain.line_sha256(requested)),
         )
-        statement = statement_for(signature.key_version)
+        statement = model_statement(pod, record, signature.key_version)
         bundle = build_bundle(statement, signature.der, signature.public_key_pem)
         data = {
             "statementSha256": sha256_hex(statement),
@@ -160,20 +155,21 @@ def certified(pod: Attested, request: ResultsRequest, time: str) -> Change:
         verdict = judge(request.metrics, pod.run.gates, policy_gates(record))
         gates = [gate.to_wire() for gate in verdict.gates]
         record = record.appended("verdict", time, {"outcome": verdict.outcome, "gates": gates})
-        if verdict.outcome != "gatesMissed":
-            data = {"filesSha256": folder_digest(request.files), "verdict": verdict.outcome}
-            record = record.appended("sign.requested", time, data)
-        record = record.with_changes(
-            verdict=VerdictRecord(
-                outcome=verdict.outcome, gates=verdict.gates, audit_records=len(record.audit)
-            )
-        )
-        missed = GatesMissed(f"{'; '.join(missed_lines(verdict.gates))}.", fix=GATES_FIX)
-        if verdict.outcome != "gatesMissed":
-            return record
-        return record.failed(missed.reason, str(missed), time)
+        if verdict.outcome == "gatesMissed":
+            missed = GatesMissed(f"{'; '.join(missed_lines(verdict.gates))}.", fix=GATES_MISSED_FIX)
+            return with_verdict(record, verdict).failed(missed.reason, str(missed), time)
+        data = {"filesSha256": folder_digest(request.files), "verdict": verdict.outcome}
+        return with_verdict(record.appended("sign.requested", time, data), verdict)
 
     return change
+
+
+def with_verdict(record: LaunchRecord, verdict: Verdict) -> LaunchRecord:
+    """A record with a verdict; what is signed of its audit trail ends here."""
+    kept = VerdictRecord(
+        outcome=verdict.outcome, gates=verdict.gates, audit_records=len(record.audit)
+    )
+    return record.with_changes(verdict=kept)
 
 
 def signed(judged: LaunchRecord, bundle: str, data: Mapping[str, Any], time: str) -> Change:

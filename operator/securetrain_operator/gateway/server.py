@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -38,6 +37,7 @@ from securetrain_operator.gateway.grants import Grants
 from securetrain_operator.gateway.limits import PeerLimiter
 from securetrain_operator.gateway.refusals import Refusals, to_stdout
 from securetrain_operator.gateway.results import Results
+from securetrain_operator.logs import describe
 from securetrain_operator.ports import (
     Clock,
     Cluster,
@@ -142,7 +142,7 @@ class Gateway:
             self._note(request, error)
             return problems.from_error(error)
         except Exception as error:
-            _log_bug(error)
+            logger.error("unexpected %s", describe(error))
             return problems.bug()
 
     def _note(self, request: web.Request, error: SecuretrainError) -> None:
@@ -185,10 +185,3 @@ def _too_slow(request: web.Request) -> SecuretrainError:
     if request.path == GRANTS:
         return GrantLost("the grant took too long", fix="start a new pod")
     return GatewayUnavailable("the gateway took too long", fix="ask again")
-
-
-def _log_bug(error: Exception) -> None:
-    """Say where an unforeseen error happened, but not its text: it may hold what was sent."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
-    logger.error("unexpected %s at %s", type(error).__name__, place)
