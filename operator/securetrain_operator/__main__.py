@@ -19,7 +19,6 @@ from securetrain_operator import logs, settings
 from securetrain_operator.adapters.kube import KubeCluster, kubeconfig
 from securetrain_operator.adapters.vault import VaultBroker
 from securetrain_operator.app import App
-from securetrain_operator.workqueue import describe
 
 SETTINGS_ENV: Final = "SECURETRAIN_SETTINGS"
 SETTINGS_FILE: Final = "/etc/securetrain/settings.yaml"
@@ -36,7 +35,7 @@ def main() -> int:
         log.error("%s", error, extra={"reason": error.reason})
         return int(error.exit_code)
     except Exception as error:
-        log.error("the operator ended: %s", describe(error))
+        log.error("the operator ended: %s", logs.describe(error))
         return int(ExitCode.BUG)
     return int(ExitCode.OK)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from securetrain.api import names
+from securetrain.api.conditions import cut
 from securetrain.api.digest import canonical_sha256, sha256_hex
 from securetrain.api.names import Purpose
 from securetrain.signing import dsse
@@ -19,12 +20,10 @@ from securetrain_operator.build.network import network_policy
 from securetrain_operator.core import plan, transitions
 from securetrain_operator.core.decide import connection_of, signer
 from securetrain_operator.core.observed import Observed
-from securetrain_operator.core.record import ChildRecord, LaunchRecord
+from securetrain_operator.core.record import Change, ChildRecord, LaunchRecord
 from securetrain_operator.errors import Conflict, LaunchAltered
 from securetrain_operator.ports import Clock, Cluster, Object, Records, Vault
 from securetrain_operator.settings import Settings
-
-MAX_MESSAGE = 1024
 
 
 class Actor:
@@ -82,12 +81,12 @@ class Actor:
         | plan.AdvancePhase
         | plan.Finish
         | plan.CloseAudit,
-    ) -> transitions.Change:
+    ) -> Change:
         time = self._clock.rfc3339()
         match action:
             case plan.MarkFailed():
                 found = action.diagnosis
-                text = found.text[:MAX_MESSAGE]
+                text = cut(found.text)
                 return transitions.failed(found.reason, text, time, action.unless_results)
             case plan.ForgetChild():
                 return transitions.forgotten(action.purpose, action.uid, time)

@@ -32,11 +32,12 @@ from securetrain_operator.adapters.vault import VaultBroker
 from securetrain_operator.certificates import ServingCertificate
 from securetrain_operator.gateway.server import Gateway
 from securetrain_operator.kinds import TRAINING_JOBS
+from securetrain_operator.logs import describe
 from securetrain_operator.reconcile import Reconciler
 from securetrain_operator.resync import Resync
 from securetrain_operator.settings import Settings
 from securetrain_operator.store import WatchStore
-from securetrain_operator.workqueue import WorkQueue, describe
+from securetrain_operator.workqueue import WorkQueue
 
 QUEUE_STUCK_SECONDS: Final = 900.0
 """High on purpose: a Vault outage must never restart the operator."""

@@ -1,4 +1,4 @@
-"""Keys of the kinds of objects that the reconciler works with, as `ports.Cluster` takes them."""
+"""Keys of the kinds of objects that the operator works with, as `ports.Cluster` takes them."""
 
 from __future__ import annotations
 

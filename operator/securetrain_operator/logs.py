@@ -10,9 +10,8 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
-
-from securetrain_operator.workqueue import describe
 
 FIELDS: Final = ("job_uid", "pod_uid", "namespace", "job_name", "reason", "status")
 """Extra fields that may be logged, besides time, level, logger, message and error."""
@@ -49,3 +48,16 @@ def configure(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name, threshold in QUIET.items():
         logging.getLogger(name).setLevel(threshold)
+
+
+def describe(error: BaseException) -> str:
+    """Type and place of an exception, without any value of it."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    code = trace.tb_frame.f_code
+    return (
+        f"{type(error).__name__} at {Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}"
+    )

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from securetrain.api.gateway import KeyGrant, ProgressReport, WrappedDek
 from securetrain.api.names import Purpose, Split
 from securetrain.vault.connection import VaultConnection
-from securetrain_operator.core.record import LaunchRecord, ModelKey
+from securetrain_operator.core.record import Change, LaunchRecord, ModelKey
 
 DigestFor = Callable[[int], bytes]
 """The SHA-256 digest to sign, by the version of the key that signs: what is signed names it."""
@@ -45,9 +45,7 @@ class Records(Protocol):
         """Store a new record; if one exists already, that one is returned unchanged."""
         ...
 
-    async def update(
-        self, uid: str, change: Callable[[LaunchRecord], LaunchRecord]
-    ) -> LaunchRecord:
+    async def update(self, uid: str, change: Change) -> LaunchRecord:
         """Apply `change` to the newest record and store it, again on conflict.
 
         Audit lines that `change` appended go to the sinks before the swap. `change` must be pure;

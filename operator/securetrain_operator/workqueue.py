@@ -12,10 +12,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
 
 from securetrain.errors import SecuretrainError
+from securetrain_operator.logs import describe
 
 FIRST_DELAY: Final = 1.0
 MAX_DELAY: Final = 60.0
@@ -121,16 +121,3 @@ class WorkQueue:
         self._failures[uid] = count + 1
         delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(count, 16))
         return float(delay * (0.5 + self._jitter() / 2))
-
-
-def describe(error: BaseException) -> str:
-    """Type and place of an exception, without any value of it."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    if trace is None:
-        return type(error).__name__
-    code = trace.tb_frame.f_code
-    return (
-        f"{type(error).__name__} at {Path(code.co_filename).name}:{trace.tb_lineno} {code.co_name}"
-    )

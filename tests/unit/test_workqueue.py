@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from securetrain.errors import VaultDenied, VaultSealed
-from securetrain_operator.workqueue import WorkQueue, describe
+from securetrain_operator.logs import describe
+from securetrain_operator.workqueue import WorkQueue
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from typing import Final
 
+from securetrain.api.conditions import cut
 from securetrain.api.digest import canonical_sha256
 from securetrain.api.names import API_VERSION, KIND
 from securetrain.errors import SecuretrainError
@@ -15,7 +16,6 @@ from securetrain_operator.ports import Clock, Object
 
 EVENTS: Final = "v1/events"
 COMPONENT: Final = "securetrain-operator"
-MAX_MESSAGE: Final = 1024
 MAX_REMEMBERED: Final = 4096
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,8 @@ class KubeEvents:
             return
         try:
             await self._cluster.create(EVENTS, namespace, event)
-        except (
-            AlreadyExists
-        ):  # said by an earlier life of this process: its count is not known here
+        except AlreadyExists:
+            # Said by an earlier life of this process, whose count is not known here.
             later = {"lastTimestamp": event["lastTimestamp"]}
             await self._cluster.merge(EVENTS, namespace, name, later)
 
@@ -62,7 +61,7 @@ class KubeEvents:
 
 def _event(job: Object, reason: str, message: str, kind: str) -> Object:
     metadata = job["metadata"]
-    said = message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
+    said = cut(message)
     digest = canonical_sha256([metadata["uid"], kind, reason, said])
     return {
         "apiVersion": "v1",

@@ -9,17 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from securetrain.api.names import NAMESPACE_LABEL, NAMESPACE_LABEL_VALUE
+from securetrain.api.names import GUARDS, NAMESPACE_LABEL, NAMESPACE_LABEL_VALUE
 
-GUARDS: Final = (
-    "securetrain-connect",
-    "securetrain-pod-frozen",
-    "securetrain-pod-create",
-    "securetrain-job",
-    "securetrain-token",
-    "securetrain-netpol",
-    "securetrain-status",
-)
 POLICIES: Final = "admissionregistration.k8s.io/v1/validatingadmissionpolicies"
 BINDINGS: Final = "admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
 

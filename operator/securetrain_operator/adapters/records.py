@@ -9,7 +9,7 @@ when its job is gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -22,7 +22,7 @@ from securetrain.audit import chain
 from securetrain.errors import AuditBroken, BadConfiguration
 from securetrain.validation import first_problem
 from securetrain_operator.adapters.sinks import Sink
-from securetrain_operator.core.record import LaunchRecord
+from securetrain_operator.core.record import Change, LaunchRecord
 from securetrain_operator.errors import AlreadyExists, ApiUnavailable, Conflict, RecordGone
 from securetrain_operator.kinds import CONFIG_MAPS
 from securetrain_operator.ports import Cluster, Object
@@ -33,8 +33,6 @@ TRIES: Final = 8
 MAX_DOUBTS: Final = 3
 RETRY_SECONDS: Final = 0.05
 NAMESPACE_ANNOTATION: Final = f"{names.GROUP}/namespace"
-
-Change = Callable[[LaunchRecord], LaunchRecord]
 
 
 @dataclass(frozen=True, slots=True)

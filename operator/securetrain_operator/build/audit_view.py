@@ -5,13 +5,11 @@ The launch record is what counts; the signed head beside the lines is what prove
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from securetrain.api import names
 from securetrain_operator.build import meta
 from securetrain_operator.core.record import LaunchRecord
-
-HEAD_KEY: Final = "head.dsse.json"
 
 
 def audit_view(record: LaunchRecord) -> dict[str, Any]:
@@ -19,7 +17,7 @@ def audit_view(record: LaunchRecord) -> dict[str, Any]:
     text = "".join(f"{line}\n" for line in record.audit)
     data = {names.AUDIT_KEY: text}
     if record.head_signature is not None:
-        data[HEAD_KEY] = record.head_signature
+        data[names.HEAD_KEY] = record.head_signature
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

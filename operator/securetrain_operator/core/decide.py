@@ -23,7 +23,7 @@ from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.observed import Child, Job, Observed, claims, wanted
 from securetrain_operator.core.plan import Plan
 from securetrain_operator.core.record import LaunchRecord
-from securetrain_operator.core.verdict import missed_lines
+from securetrain_operator.core.verdict import GATES_MISSED_FIX, missed_lines
 from securetrain_operator.settings import Settings
 
 STOP_GRACE_SECONDS: Final = 60.0
@@ -241,8 +241,8 @@ def _judged(record: LaunchRecord) -> Plan:
 
 def _gates_missed(record: LaunchRecord) -> Diagnosis:
     missed = "; ".join(missed_lines(record.verdict.gates if record.verdict else ()))
-    fix = "read report.html beside the sealed model; train differently under a new name"
-    return Diagnosis("GatesMissed", diagnose.one_line(missed or "a gate was missed") + ".", fix)
+    text = diagnose.one_line(missed or "a gate was missed")
+    return Diagnosis("GatesMissed", f"{text}.", GATES_MISSED_FIX)
 
 
 def _child_failed(purpose: Purpose, child: Child, observed: Observed, record: LaunchRecord) -> Plan:

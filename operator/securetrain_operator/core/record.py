@@ -7,7 +7,7 @@ is a function from record to record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import Base64Bytes
@@ -145,3 +145,7 @@ class LaunchRecord(Model):
         return self.with_changes(phase="Failed", failure=failure, finished=time).appended(
             "job.failed", time, {"reason": reason, "message": message}
         )
+
+
+Change = Callable[[LaunchRecord], LaunchRecord]
+"""A pure change of a record; it returns its argument where it does not apply, or raises."""

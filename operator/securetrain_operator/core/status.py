@@ -48,6 +48,11 @@ _RUNNING: Final[Mapping[Phase, Diagnosis]] = {
     "Suspended": Diagnosis("Suspended", "spec.suspend is true.", "set it to false to go on"),
 }
 _KEYS_AHEAD: Final = Diagnosis("WaitingForKeys", "the pod runs and asks for its keys.")
+_CALM: Final = frozenset(
+    {found.reason for found in (*_RUNNING.values(), _KEYS_AHEAD)}
+    | {"Certified", "Evaluated", "PodStarting", "PodEnding", "Queued", "ChildDeleting"}
+)
+"""Reasons that need nobody's attention: their Events are not warnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +124,6 @@ def notice(old: Mapping[str, Any], new: JobStatus) -> Notice | None:
         return None
     calm = new.phase != "Failed" and head.reason in _CALM
     return Notice(head.reason, head.message, not calm)
-
-
-_CALM: Final = frozenset(
-    {found.reason for found in (*_RUNNING.values(), _KEYS_AHEAD)}
-    | {"Certified", "Evaluated", "PodStarting", "Queued", "ChildDeleting"}
-)
 
 
 def _headline(observed: Observed, phase: Phase, waiting: Diagnosis | None) -> Diagnosis:

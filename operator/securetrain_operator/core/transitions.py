@@ -6,15 +6,12 @@ repeated or overtaken action does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from securetrain.api.gateway import JobRef
 from securetrain.api.names import Purpose
 from securetrain.audit import chain
-from securetrain_operator.core.record import ChildRecord, LaunchRecord
+from securetrain_operator.core.record import Change, ChildRecord, LaunchRecord
 from securetrain_operator.errors import Conflict
 
-Change = Callable[[LaunchRecord], LaunchRecord]
 FINISHED = "job.finished"
 
 

@@ -14,6 +14,9 @@ from securetrain.api.types import Gate, GateStatus, Metric, Model
 
 DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 MISSING: Final = "missing"
+GATES_MISSED_FIX: Final = (
+    "read report.html beside the sealed model; train differently under a new name"
+)
 
 Outcome = Literal["certified", "evaluated", "gatesMissed"]
 
