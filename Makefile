@@ -14,7 +14,7 @@ SUITES := tests/unit tests/property tests/fuzz tests/integration tests/e2e
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header pyproject.toml
 
-.PHONY: help venv demo test check lint bench soak lock up down clean
+.PHONY: help venv demo test check lint crd bench lock up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -53,8 +53,8 @@ lint: venv ## format, style, types, layers
 bench: venv ## what encryption costs, against Tink, bare AES-GCM and plaintext training
 	PYTHONPATH=tests $(BIN)/python -m bench
 
-soak: venv ## many jobs for a long time; looks for leaks
-	$(PYTEST) tests/soak
+crd: venv ## write the CRD and the chart's copy anew from the types
+	$(BIN)/python -m securetrain.api.crd
 
 lock: venv ## pin the dependencies anew, within the ranges of pyproject.toml
 	$(BIN)/$(LOCK) --extra operator --output-file requirements/operator.txt

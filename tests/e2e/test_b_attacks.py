@@ -29,6 +29,7 @@ NAMESPACE = "team-e2e"
 JOB = "victim"
 LABELS = f"securetrain.dev/job={JOB},securetrain.dev/purpose=train"
 EDITOR = "mallory"
+COPY = f"stj-{JOB}-train-copy1"
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def test_nobody_touches_the_running_pod(
     platform: Platform, victim: node.RunningPod, attempt: list[str]
 ) -> None:
     arguments = [part.replace("POD", victim.name) for part in attempt]
-    result = platform.cluster.kubectl.run(*arguments, "-n", NAMESPACE)
+    result = platform.cluster.kubectl.run("-n", NAMESPACE, *arguments)
     assert result.returncode != 0
     assert "securetrain" in result.stderr, result.stderr
 
@@ -246,9 +247,17 @@ def test_an_imitation_in_the_namespace_is_not_even_made(
     assert "only the Job controller" in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("change", ["image", "container", "env", "nothing"])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("image", "spec.containers[0].image: differs"),
+        ("container", "spec.containers: has 2 entries"),
+        ("env", "spec.containers[0].env: has 2 entries"),
+        ("nothing", "metadata.labels.job-name: is missing"),
+    ],
+)
 def test_without_the_guard_an_imitation_gets_403(
-    platform: Platform, victim: node.RunningPod, change: str
+    platform: Platform, victim: node.RunningPod, change: str, named: str
 ) -> None:
     """Same account, audience, owner and labels of ours; one thing differs, or nothing."""
     body = imitation(platform, victim)
@@ -269,10 +278,17 @@ def test_without_the_guard_an_imitation_gets_403(
                 platform, "/v1/grants", grant_request(platform), pod.token, inside=pod
             )
         finally:
-            kubectl(
-                "delete", "pod", "stj-imitation", "-n", NAMESPACE, "--grace-period=0", "--force"
-            )
+            kubectl("delete", "pod", COPY, "-n", NAMESPACE, "--grace-period=0", "--force")
     assert (answer.status, answer.reason) == (403, "NotOurPod")
+    assert named in refusals(platform, COPY)
+
+
+def refusals(platform: Platform, pod: str) -> str:
+    """What the operator's log says of calls by a pod that it refused."""
+    log = platform.cluster.kubectl(
+        "logs", "deploy/securetrain-operator", "-n", OPERATOR_NAMESPACE, "--since=60s"
+    )
+    return "\n".join(line for line in log.splitlines() if "gateway.refused" in line and pod in line)
 
 
 def imitation(platform: Platform, victim: node.RunningPod) -> dict[str, Any]:
@@ -280,15 +296,13 @@ def imitation(platform: Platform, victim: node.RunningPod) -> dict[str, Any]:
     pod: dict[str, Any] = node.get(platform, "pod", NAMESPACE, victim.name)
     ours = {key: value for key, value in pod["metadata"]["labels"].items() if "securetrain" in key}
     spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
-    for container in spec["containers"]:
-        container["resources"] = {}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": "stj-imitation",
+            "name": COPY,
             "namespace": NAMESPACE,
-            "labels": {**ours, "securetrain.dev/job": "imitation", "imitation": "yes"},
+            "labels": {**ours, "imitation": "yes"},
             "ownerReferences": [{**pod["metadata"]["ownerReferences"][0]}],
         },
         "spec": spec,

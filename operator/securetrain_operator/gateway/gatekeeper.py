@@ -26,7 +26,7 @@ from securetrain_operator.ports import Clock, Cluster, Object, Records
 from securetrain_operator.settings import Settings
 
 UID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
-SHOWN_MISMATCHES: Final = 5
+SHOWN_MISMATCHES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)

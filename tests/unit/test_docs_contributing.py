@@ -1,0 +1,43 @@
+"""The page for contributors names only what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/contributing.md").read_text()
+ROWS = [
+    line
+    for line in PAGE[PAGE.index("| what | place") :].splitlines()
+    if line.startswith("| ") and "---" not in line and "what | place" not in line
+]
+
+
+def test_every_row_names_files_that_exist_and_names_that_stand_in_them() -> None:
+    assert len(ROWS) >= 10
+    for row in ROWS:
+        quoted = re.findall(r"`([^`]+)`", row)
+        files = [ROOT / name for name in quoted if "/" in name or name == "docs"]
+        assert files, row
+        for path in files:
+            assert path.exists(), f"{path} in: {row}"
+        text = "".join(path.read_text() for path in files if path.is_file())
+        for name in quoted:
+            if re.fullmatch(r"_?[A-Za-z]+", name) and name != "docs":
+                assert name in text, f"{name} in: {row}"
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"make ([a-z]+)`", page.read_text())}
+    assert named
+    for name in named:
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{target} in {page.name}"
