@@ -12,10 +12,10 @@ import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from securetrain.errors import SecuretrainError, VaultMisconfigured, VaultUnavailable
-from securetrain.secret import Secret
+from securetrain.vault.pki import IssuedCertificate
 from securetrain_operator.ports import Clock
 
 RENEW_AT: Final = 2 / 3
@@ -25,34 +25,10 @@ MAX_RETRY_SECONDS: Final = 60.0
 log = logging.getLogger(__name__)
 
 
-class Issued(Protocol):
-    """A certificate fresh from the PKI."""
-
-    @property
-    def chain_pem(self) -> str:
-        """The certificate and its intermediates."""
-        ...
-
-    @property
-    def key(self) -> Secret:
-        """The private key, PEM."""
-        ...
-
-    @property
-    def ca_pem(self) -> str:
-        """The root certificates that pods trust the gateway by."""
-        ...
-
-    @property
-    def not_after(self) -> float:
-        """When it ends, in seconds since the epoch."""
-        ...
-
-
 class ServingCertificate:
     """Keeps a server's TLS context supplied with a valid certificate."""
 
-    def __init__(self, issue: Callable[[], Awaitable[Issued]], clock: Clock) -> None:
+    def __init__(self, issue: Callable[[], Awaitable[IssuedCertificate]], clock: Clock) -> None:
         self._issue = issue
         self._clock = clock
         self._current: tuple[ssl.SSLContext, str, float] | None = None
@@ -92,7 +68,7 @@ class ServingCertificate:
             log.info("the gateway has a certificate for %d seconds", life)
             await asyncio.sleep(max(MIN_SECONDS, life * RENEW_AT))
 
-    def _install(self, issued: Issued) -> None:
+    def _install(self, issued: IssuedCertificate) -> None:
         context = _server_context()
         try:
             _load(context, issued)
@@ -118,7 +94,7 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _load(context: ssl.SSLContext, issued: Issued) -> None:
+def _load(context: ssl.SSLContext, issued: IssuedCertificate) -> None:
     """Load chain and key. Python takes a file only, so it is one in memory, without a name."""
     descriptor = os.memfd_create("", os.MFD_CLOEXEC)
     with open(descriptor, "wb") as file:

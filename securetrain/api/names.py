@@ -100,14 +100,23 @@ SIGN_ROLE: Final = "st-sign"
 GATEWAY_ROLE: Final = "st-gateway"
 
 
+def dek_prefix(split: Split) -> str:
+    """Prefix of the associated data of a split's DEKs, by which Vault's policies tell splits."""
+    return f"securetrain/dek/v1|{split}|"
+
+
 def dek_associated_data(split: Split, dataset_sha256: str, policy_sha256: str) -> bytes:
     """Associated data that binds a wrapped DEK to split, manifest and owner's policy."""
-    return f"securetrain/dek/v1|{split}|{dataset_sha256}|{policy_sha256}".encode()
+    return f"{dek_prefix(split)}{dataset_sha256}|{policy_sha256}".encode()
+
+
+MODEL_DEK_PREFIX: Final = "securetrain/model-dek/v1|"
+"""Prefix of every model DEK's context, which Vault's policies demand."""
 
 
 def model_dek_context(job_uid: str, policy_sha256: str) -> bytes:
     """Derivation context of a job's model DEK."""
-    return f"securetrain/model-dek/v1|{job_uid}|{policy_sha256}".encode()
+    return f"{MODEL_DEK_PREFIX}{job_uid}|{policy_sha256}".encode()
 
 
 def shard_associated_data(dataset_id: str, split: Split, index: int, count: int) -> bytes:
@@ -130,6 +139,10 @@ def key_check_info(owner_id: str, name: str) -> bytes:
     return f"securetrain/key-check/v1|{owner_id}|{name}".encode()
 
 
+CORRELATION_HEADER: Final = "X-Correlation-ID"
+"""Header that Vault's audit log keeps in clear."""
+
+
 def correlation_id(job_uid: str, seq: int, record_sha256: str) -> str:
-    """X-Correlation-ID that anchors one audit record in Vault's own audit log."""
+    """Value of `CORRELATION_HEADER` that anchors one audit record in Vault's own audit log."""
     return f"stj/{job_uid}/{seq}/{record_sha256}"

@@ -99,11 +99,8 @@ def parse_line(line: str) -> Record:
         raise AuditBroken(f"an audit line is not a record ({type(error).__name__})") from None
     if canonical != line:
         raise AuditBroken("an audit line is not in canonical form (RFC 8785)")
-    if (
-        not isinstance(record.seq, int)
-        or isinstance(record.seq, bool)
-        or not isinstance(record.type, str)
-    ):
+    texts = (record.prev, record.type, record.time)
+    if type(record.seq) is not int or not all(isinstance(text, str) for text in texts):
         raise AuditBroken("an audit line has a field of the wrong type")
     return record
 

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from securetrain.api.names import CORRELATION_HEADER
 from securetrain.audit.chain import TYPE_PREFIX, Record
 
-CORRELATION_HEADER: Final = "x-correlation-id"
 UNWRAP_PATH: Final = "sys/wrapping/unwrap"
 MAX_LOG_LINE: Final = 1 << 20
 
@@ -86,7 +86,7 @@ def _call(entry: dict[str, Any]) -> VaultCall:
     spent = (entry.get("auth") or {}).get("accessor")
     return VaultCall(
         path=path,
-        correlation=str((headers.get(CORRELATION_HEADER) or [""])[0]),
+        correlation=str((headers.get(CORRELATION_HEADER.lower()) or [""])[0]),
         remote_address=str(request.get("remote_address", "")),
         time=str(entry.get("time", "")),
         accessor=str((spent if path == UNWRAP_PATH else issued) or ""),

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from securetrain.api.names import GATEWAY_ROLE, SIGN_ROLE, Purpose, vault_role
+from securetrain.api.names import CORRELATION_HEADER, GATEWAY_ROLE, SIGN_ROLE, Purpose, vault_role
 from securetrain.cli.findings import Check, Finding, fault, ok
 from securetrain.errors import VaultMisconfigured, WrongKey
 from securetrain.secret import Secret
 from securetrain.vault import signing
 from securetrain.vault.client import VaultClient
 from securetrain.vault.custody import DEK_BYTES, Custodian
-from securetrain.vault.setup import AUDIT_HEADER
 
 SETUP: Final = "securetrain vault setup --apply"
 
@@ -93,7 +92,7 @@ def _signing_key(vault: VaultClient) -> Iterator[Finding]:
 def _audit_header(vault: VaultClient) -> Iterator[Finding]:
     found = vault.read("sys/config/auditing/request-headers").data or {}
     headers = {name.lower(): entry for name, entry in (found.get("headers") or {}).items()}
-    if (headers.get(AUDIT_HEADER.lower()) or {}).get("hmac") is False:
-        yield ok(f"Vault's audit log keeps {AUDIT_HEADER}")
+    if (headers.get(CORRELATION_HEADER.lower()) or {}).get("hmac") is False:
+        yield ok(f"Vault's audit log keeps {CORRELATION_HEADER}")
     else:
-        yield fault(f"Vault's audit log drops {AUDIT_HEADER}", SETUP)
+        yield fault(f"Vault's audit log drops {CORRELATION_HEADER}", SETUP)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from securetrain.api.types import Model
 from securetrain.errors import ManifestInvalid
 from securetrain.validation import first_problem
 
 MAX_DIGITS: Final = 18
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=Model)
 
 
 class _Refused(ValueError):
@@ -69,16 +70,14 @@ def parse(model: type[ModelT], data: bytes, *, name: str, limit: int) -> ModelT:
         raise ManifestInvalid(f"{name}: {field}: {problem.message}.") from None
 
 
-def dump(model: BaseModel) -> bytes:
+def dump(model: Model) -> bytes:
     """A model as the bytes of a file: indented JSON with wire names, absent fields left out."""
-    value = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"
+    return json.dumps(model.to_wire(), ensure_ascii=False, indent=2).encode() + b"\n"
 
 
-def dump_line(model: BaseModel) -> bytes:
+def dump_line(model: Model) -> bytes:
     """A model as one line of a JSON Lines file."""
-    value = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(model.to_wire(), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from securetrain.signing.bundle import verify_bundle
 from securetrain.signing.statement import UNSIGNED_FILES, SignedModel
 
 SIGNATURE_FILE: Final = "model.sig"
-MAX_FILE: Final = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ _PHRASES: Final[tuple[tuple[str, type[SecuretrainError], str, str], ...]] = (
         "disallowed by policy (too old)",
         VaultMisconfigured,
         "does not open this old version of the KEK any more",
-        "rewrap the dataset's keys with 'securetrain rewrap'",
+        "lower the KEK's min_decryption_version, or seal the dataset again",
     ),
     (
         "version is too new",

@@ -10,12 +10,10 @@ import base64
 from collections.abc import Sequence
 from typing import Final
 
-from securetrain.api.names import SPLITS_OF, Purpose
+from securetrain.api.names import MODEL_DEK_PREFIX, SPLITS_OF, Purpose, dek_prefix
 
 MIN_WRAPPING_TTL: Final = "10s"
 MAX_WRAPPING_TTL: Final = "60s"
-
-_CONTEXT_PREFIX: Final = "securetrain/model-dek/v1|"
 
 
 def grant_policy(
@@ -29,8 +27,8 @@ def grant_policy(
         dataset_keks: KEKs of the datasets that jobs of the namespace may train on.
         model_keks: KEKs of the models that they may make.
     """
-    bindings = [encoded_prefix(f"securetrain/dek/v1|{split}|") for split in SPLITS_OF[purpose]]
-    context = [encoded_prefix(_CONTEXT_PREFIX)]
+    bindings = [encoded_prefix(dek_prefix(split)) for split in SPLITS_OF[purpose]]
+    context = [encoded_prefix(MODEL_DEK_PREFIX)]
     rules = [_decrypt(transit, kek, "associated_data", bindings) for kek in dataset_keks]
     rules += [_decrypt(transit, kek, "context", context) for kek in model_keks]
     if purpose is Purpose.TRAIN:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from securetrain.api.names import GATEWAY_ROLE, SIGN_ROLE, Purpose, vault_role
+from securetrain.api.names import CORRELATION_HEADER, GATEWAY_ROLE, SIGN_ROLE, Purpose, vault_role
 from securetrain.errors import VaultMisconfigured
 from securetrain.vault import policies
 from securetrain.vault.client import VaultClient
@@ -25,7 +25,6 @@ State = Literal["ok", "create", "update"]
 ROOT_TTL: Final = 10 * 365 * 24 * 3600
 CERTIFICATE_TTL: Final = 72 * 3600
 TOKEN_TTL: Final = 60
-AUDIT_HEADER: Final = "X-Correlation-ID"
 
 _PATH: Final = re.compile(r'^path "([^"]+)"', re.MULTILINE)
 
@@ -139,14 +138,15 @@ class _Planner:
         return self._write(what, "create", f"{mount}/root/generate/internal", body)
 
     def _audit_header(self) -> Step:
-        what = f"audit header {AUDIT_HEADER} in clear"
+        what = f"audit header {CORRELATION_HEADER} in clear"
         path = "sys/config/auditing/request-headers"
         listed = (self._client.read(path).data or {}).get("headers") or {}
-        found = {name.lower(): entry for name, entry in listed.items()}.get(AUDIT_HEADER.lower())
+        by_name = {name.lower(): entry for name, entry in listed.items()}
+        found = by_name.get(CORRELATION_HEADER.lower())
         if found is not None and found.get("hmac") is False:
             return Step(what, "ok")
         state: State = "create" if found is None else "update"
-        return self._write(what, state, f"{path}/{AUDIT_HEADER}", {"hmac": False}, "hmac")
+        return self._write(what, state, f"{path}/{CORRELATION_HEADER}", {"hmac": False}, "hmac")
 
     def _policy(self, name: str, text: str) -> Step:
         path = f"sys/policies/acl/{name}"

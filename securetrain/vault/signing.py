@@ -113,8 +113,9 @@ def _load(entry: Any) -> ec.EllipticCurvePublicKey | None:
         key = load_pem_public_key(str(entry["public_key"]).encode())
     except (KeyError, TypeError, ValueError):
         return None
-    is_p256 = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
-    return key if is_p256 and isinstance(key, ec.EllipticCurvePublicKey) else None
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    return None
 
 
 def _invalid(version: int) -> SignatureInvalid:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import requests
 from requests.adapters import HTTPAdapter
 
+from securetrain.api.names import CORRELATION_HEADER
 from securetrain.errors import VaultMisconfigured, VaultUnavailable
 
 MAX_ANSWER_BYTES: Final = 1 << 20
@@ -170,5 +171,5 @@ def headers(wrap_ttl: int | None, correlation: str | None) -> Mapping[str, str]:
     if wrap_ttl is not None:
         made["X-Vault-Wrap-TTL"] = f"{wrap_ttl}s"
     if correlation is not None:
-        made["X-Correlation-ID"] = correlation
+        made[CORRELATION_HEADER] = correlation
     return made

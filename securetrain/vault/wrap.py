@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from securetrain.api.gateway import WRAPPED, KeyGrant
+from securetrain.api.names import MODEL_DEK_PREFIX, MODEL_KEY_NAME
 from securetrain.errors import GrantLost, VaultMisconfigured, WrongKey
 from securetrain.secret import Secret
 from securetrain.vault.answers import SETUP, VaultAnswer, WrapInfo
@@ -22,7 +23,7 @@ MIN_TTL: Final = 10
 MAX_TTL: Final = 60
 
 _WRAPPED: Final = re.compile(WRAPPED)
-_CANARY_CONTEXT: Final = b"securetrain/model-dek/v1|canary"
+_CANARY_CONTEXT: Final = f"{MODEL_DEK_PREFIX}canary".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ def new_model_key(client: VaultClient, mount: str, kek: str, context: bytes) -> 
     ciphertext = answer.text("ciphertext")
     if "plaintext" in (answer.data or {}) or not _WRAPPED.fullmatch(ciphertext):
         raise VaultMisconfigured(f"Vault made no wrapped data key with KEK {kek}", fix=SETUP)
-    _require_derived(client, WrappedKey.of_model("model", mount, kek, ciphertext, _CANARY_CONTEXT))
+    canary = WrappedKey.of_model(MODEL_KEY_NAME, mount, kek, ciphertext, _CANARY_CONTEXT)
+    _require_derived(client, canary)
     return ciphertext
 
 

@@ -7,7 +7,6 @@ import datetime
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,14 @@ from cryptography.x509.oid import NameOID
 
 from securetrain.errors import VaultUnavailable
 from securetrain.secret import Secret
+from securetrain.vault.pki import IssuedCertificate
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.certificates import ServingCertificate
 
 NAME = "gateway.securetrain.svc"
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    chain_pem: str
-    key: Secret
-    ca_pem: str
-    not_after: float
-
-
-def self_signed(life: float) -> Certificate:
+def self_signed(life: float) -> IssuedCertificate:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     end = now + datetime.timedelta(seconds=life)
@@ -52,16 +44,16 @@ def self_signed(life: float) -> Certificate:
     )
     pem = certificate.public_bytes(Encoding.PEM).decode()
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return Certificate(pem, Secret(key_pem), pem, end.timestamp())
+    return IssuedCertificate(pem, Secret(key_pem), pem, end.timestamp())
 
 
 class Issuer:
     """Issues what it was given, in order; an exception is raised."""
 
-    def __init__(self, *answers: Certificate | Exception) -> None:
+    def __init__(self, *answers: IssuedCertificate | Exception) -> None:
         self.answers = list(answers)
 
-    async def __call__(self) -> Certificate:
+    async def __call__(self) -> IssuedCertificate:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -133,7 +125,7 @@ async def test_a_key_of_another_certificate_is_refused_and_never_written_to_a_di
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     good, other = self_signed(100), self_signed(100)
-    mixed = Certificate(good.chain_pem, other.key, good.ca_pem, good.not_after)
+    mixed = IssuedCertificate(good.chain_pem, other.key, good.ca_pem, good.not_after)
     issuer = Issuer(mixed, VaultUnavailable("away"))
     serving = ServingCertificate(issuer, SystemClock())
     task = asyncio.create_task(serving.run())
@@ -145,5 +137,5 @@ async def test_a_key_of_another_certificate_is_refused_and_never_written_to_a_di
     assert os.listdir(tmp_path) == []
 
 
-def serial_of(certificate: Certificate) -> int:
+def serial_of(certificate: IssuedCertificate) -> int:
     return x509.load_pem_x509_certificate(certificate.chain_pem.encode()).serial_number

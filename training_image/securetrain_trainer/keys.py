@@ -95,5 +95,5 @@ def check_keys(keys: Keys, dataset: SealedDataset) -> None:
         if not hmac.compare_digest(key_check(dek, dataset.manifest.id, split), told):
             raise WrongKey(
                 f"the key of split {split} is not the one that sealed the dataset",
-                fix="restore keys.json from the owner's copy, or run securetrain rewrap",
+                fix="restore dataset.json and keys.json from the owner's copy",
             )
