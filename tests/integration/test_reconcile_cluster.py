@@ -1,7 +1,9 @@
 """The reconciler against a real API server and Job controller; there is no node, so pods wait.
 
-What only a real server can show: that the template it stores is the one that was asked for, that
-what it fills in is not taken for a change, and that a job at rest causes no writes.
+It runs as the operator's service account, under the chart's RBAC and guards. What only a real
+server can show: that the operator may do all that it does, that the template it stores is the one
+that was asked for, that what it fills in is not taken for a change, and that a job at rest causes
+no writes.
 """
 
 from __future__ import annotations
@@ -9,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localcluster.control_plane import ControlPlane
-from localcluster.kubectl import Kubectl
 from securetrain.api import names
 from securetrain.api.gateway import ResultsRequest
 from securetrain.api.names import Purpose
@@ -26,11 +27,14 @@ from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.records import ConfigMapRecords
 from securetrain_operator.ports import Object
 from securetrain_operator.reconcile import Reconciler
+from support.api import Api
+from support.chart import OPERATOR_NAMESPACE
 from support.fakes import FakeEvents, FakeProgress, FakeVault
+from support.installed import chart_installed, make_namespace
+from support.operator_process import ACCOUNT, write_kubeconfig
 from support.world import FILES, job_object, settings
 
 numbers = itertools.count(1)
-CRD = Path(__file__).parents[2] / "crds" / "securetrainingjobs.yaml"
 
 
 class ListedStore:
@@ -63,21 +67,24 @@ class ListedStore:
 
 
 class Scene:
-    """A namespace with claims, and an operator over the real server; Vault alone is played."""
+    """A namespace with claims, and an operator over the real server; Vault alone is played.
 
-    def __init__(self, cluster: KubeCluster, namespace: str) -> None:
+    `cluster` is the administrator's, `operator` the operator's own.
+    """
+
+    def __init__(self, cluster: KubeCluster, operator: KubeCluster, namespace: str) -> None:
         self.cluster = cluster
         self.namespace = namespace
-        self.store = ListedStore(cluster, namespace)
-        self.records = ConfigMapRecords(cluster, namespace, [])
+        self.store = ListedStore(operator, namespace)
+        self.records = ConfigMapRecords(operator, OPERATOR_NAMESPACE, [])
         self.reconciler = Reconciler(
             self.store,
-            cluster,
+            operator,
             self.records,
             FakeVault(),
             FakeEvents(),
             FakeProgress(),
-            settings(namespace=namespace, requireGuards=False),
+            settings(namespace=OPERATOR_NAMESPACE),
             SystemClock(),
             lambda: "the CA of the gateway",
         )
@@ -117,15 +124,23 @@ class Scene:
         raise AssertionError(job["status"])
 
 
+@pytest.fixture(scope="module")
+def admin(control_plane: ControlPlane) -> Iterator[Api]:
+    api = Api(control_plane.kubeconfig)
+    with chart_installed(api):
+        yield api
+
+
 @pytest.fixture
-async def scene(control_plane: ControlPlane, kubectl: Kubectl) -> AsyncIterator[Scene]:
-    kubectl("apply", "--server-side", "-f", str(CRD))
-    kubectl("wait", "--for=condition=Established", "crd", names.CRD_NAME)
+async def scene(admin: Api, control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Scene]:
     namespace = f"reconcile-{next(numbers)}"
-    kubectl("create", "namespace", namespace)
-    kubectl("label", "namespace", namespace, f"{names.NAMESPACE_LABEL}=enabled")
-    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    make_namespace(admin, namespace)
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    admin.patch(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": restricted}}).expect()
+    login = ("create", "token", ACCOUNT, "-n", OPERATOR_NAMESPACE, "--duration=1h")
+    write_kubeconfig(tmp_path / "kubeconfig", control_plane, control_plane.kubectl(*login).strip())
     cluster = await KubeCluster.connect(control_plane.kubeconfig)
+    operator = await KubeCluster.connect(tmp_path / "kubeconfig")
     for claim in ("datasets", "models"):
         body = {
             "apiVersion": "v1",
@@ -137,7 +152,8 @@ async def scene(control_plane: ControlPlane, kubectl: Kubectl) -> AsyncIterator[
             },
         }
         await cluster.create(kinds.CLAIMS, namespace, body)
-    yield Scene(cluster, namespace)
+    yield Scene(cluster, operator, namespace)
+    await operator.close()
     await cluster.close()
 
 

@@ -99,13 +99,14 @@ def test_nothing_in_any_role_of_the_chart_names_secrets(objects: list[Object]) -
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
-def test_operator_never_changes_specs_nor_pods(objects: list[Object]) -> None:
+def test_operator_never_changes_specs_nor_pods_and_of_jobs_only_what_the_guard_bounds(objects: list[Object]) -> None:
     verbs: dict[str, set[str]] = {}
     for _, _, resource, verb in permissions(objects):
         verbs.setdefault(resource, set()).add(verb)
     assert verbs["securetrainingjobs"] == {"get", "list", "watch", "delete"}
     assert verbs["pods"] == {"get", "list", "watch"}
-    assert verbs["jobs"] == {"get", "list", "watch", "create", "delete"}
+    assert verbs["jobs"] == {"get", "list", "watch", "create", "update", "delete"}
+    assert verbs["serviceaccounts"] == {"get", "create"}
     assert verbs["validatingadmissionpolicies"] == {"get", "list"}
 
 
