@@ -109,13 +109,10 @@ class Actor:
         await self._records.create(record, item)
 
     async def _ensure_account(self, namespace: str) -> None:
-        wanted = service_account(namespace)
+        """One that exists is left alone: the pods themselves say that no token is mounted."""
         found = await self._cluster.read(kinds.ACCOUNTS, namespace, names.SERVICE_ACCOUNT)
         if found is None:
-            await self._cluster.create(kinds.ACCOUNTS, namespace, wanted)
-        elif found.get("automountServiceAccountToken") is not False:
-            changed = {**found, "automountServiceAccountToken": False}
-            await self._cluster.replace(kinds.ACCOUNTS, namespace, changed)
+            await self._cluster.create(kinds.ACCOUNTS, namespace, service_account(namespace))
 
     async def _ensure_network_policy(self, observed: Observed) -> None:
         ref = observed.job.ref

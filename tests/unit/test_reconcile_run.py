@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from securetrain.api.gateway import ProgressReport
-from securetrain.api.names import JOB_UID_LABEL, Purpose
+from securetrain.api.names import JOB_UID_LABEL, SERVICE_ACCOUNT, Purpose
 from securetrain.audit.chain import verify_chain
 from securetrain.errors import (
     AuditBroken,
@@ -220,6 +220,17 @@ async def test_launching_trusts_the_record_and_fresh_reads_not_the_watch() -> No
     await world.run()
     assert world.launches(Purpose.TRAIN) == 1
     assert world.child(Purpose.TRAIN)["metadata"]["uid"] == with_child
+
+
+async def test_a_service_account_that_exists_is_left_alone_and_pods_mount_no_token_of_it() -> None:
+    world = World()
+    found = {"metadata": {"name": SERVICE_ACCOUNT}, "automountServiceAccountToken": True}
+    before = world.cluster.put("v1/serviceaccounts", NAMESPACE, found)
+    await world.run()
+    stored = world.cluster.objects[("v1/serviceaccounts", NAMESPACE, SERVICE_ACCOUNT)]
+    assert stored == before
+    pod = world.child(Purpose.TRAIN)["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
 
 
 async def test_train_that_completes_without_results_has_failed() -> None:
