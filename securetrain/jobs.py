@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -196,38 +197,29 @@ class _Exists(Exception):
     """409 on create."""
 
 
-class _translated:  # noqa: N801 a context manager that reads as a word
-    """Turns the client's errors into ours; never quotes a request."""
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn the client's errors into ours; they never quote a request."""
+    try:
+        yield
+    except (HTTPError, OSError):
+        raise ClusterUnavailable(
+            "the API server cannot be reached", fix="check --context and the network"
+        ) from None
+    except client.ApiException as error:
+        raise _error_of(error, what) from None
 
-    def __init__(self, what: str) -> None:
-        self._what = what
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if isinstance(error, HTTPError | OSError):
-            raise ClusterUnavailable(
-                "the API server cannot be reached", fix="check --context and the network"
-            ) from None
-        if not isinstance(error, client.ApiException):
-            return
-        raise self._of(error) from None
-
-    def _of(self, error: client.ApiException) -> Exception:
-        if error.status == 404:
-            return JobNotFound(f"{self._what} does not exist", fix="check its name, -n and the CRD")
-        if error.status == 409:
-            return _Exists()
-        if error.status in (401, 403):
-            return ClusterDenied(
-                f"you may not touch {self._what}", fix="ask for the role securetrain-user"
-            )
-        if error.status in (400, 422):
-            return BadConfiguration(f"the API server refused {self._what}: {_message(error)}")
-        return ClusterUnavailable(f"the API server answered {error.status}", fix="try again")
+def _error_of(error: client.ApiException, what: str) -> Exception:
+    if error.status == 404:
+        return JobNotFound(f"{what} does not exist", fix="check its name, -n and the CRD")
+    if error.status == 409:
+        return _Exists()
+    if error.status in (401, 403):
+        return ClusterDenied(f"you may not touch {what}", fix="ask for the role securetrain-user")
+    if error.status in (400, 422):
+        return BadConfiguration(f"the API server refused {what}: {_message(error)}")
+    return ClusterUnavailable(f"the API server answered {error.status}", fix="try again")
 
 
 def _message(error: client.ApiException) -> str:

@@ -2,9 +2,11 @@
 
 The operator sends `X-Correlation-ID: stj/<job uid>/<seq>/<record sha256>` with every decrypt and
 sign call; Vault keeps it in clear. So each of Vault's calls must have its record, and each record
-that accounts for calls must have them. Wrapping tokens are matched by their accessors: the chain
-has them raw, Vault's log has them as HMACs, which Vault computes for an admin
-(`sys/audit-hash/<device>`).
+that accounts for calls must have them. A call of the operator that carries no such id, on a KEK
+that the trail names, is found too: only people who own the keys may decrypt without one.
+
+Vault's log holds tokens and accessors as HMACs, the same on every line. So a wrapping token that
+was answered to a recorded grant is recognised where it is spent, in whichever form Vault takes it.
 
 Log format: one JSON object a line, https://developer.hashicorp.com/vault/docs/audit (request and
 response entries).
@@ -14,15 +16,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from securetrain.api.names import CORRELATION_HEADER
+from securetrain.api.names import CORRELATION_HEADER, Purpose, vault_role
 from securetrain.audit.chain import TYPE_PREFIX, Record
 
-UNWRAP_PATH: Final = "sys/wrapping/unwrap"
+SPENDING_PATHS: Final = ("sys/wrapping/unwrap", "sys/wrapping/rewrap", "cubbyhole/response")
+"""Where a wrapping token's content, or a new token for it, is had."""
 MAX_LOG_LINE: Final = 1 << 20
+
+_OPERATORS: Final = tuple(vault_role(purpose, "") for purpose in Purpose)
+"""How the policies begin under which the operator decrypts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +39,24 @@ class VaultCall:
     correlation: str
     remote_address: str
     time: str
-    accessor: str
-    """HMAC of the issued wrapping token's accessor, or for an unwrap of the spent one's."""
+    policies: tuple[str, ...]
+    """Of the login that made the call."""
+    tokens: frozenset[str]
+    """HMACs of the wrapping token that was issued, or spent, and of its accessor."""
     failed: bool
 
     @property
     def kind(self) -> str:
         """`decrypt`, `sign`, `unwrap` or `other`."""
-        if self.path == UNWRAP_PATH:
+        if self.path in SPENDING_PATHS:
             return "unwrap"
         verb = self.path.split("/")[1:2]
         return verb[0] if verb and verb[0] in ("decrypt", "sign") else "other"
+
+    @property
+    def by_operator(self) -> bool:
+        """True if a policy that only the operator has let the call pass."""
+        return any(policy.startswith(_OPERATORS) for policy in self.policies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,8 @@ class Agreement:
     decrypts: int
     signs: int
     unwraps: int
+    owner_decrypts: int
+    """Decrypts by people's own logins, of the trail's KEKs and time."""
     findings: tuple[Finding, ...]
 
 
@@ -77,19 +92,24 @@ def parse_vault_log(lines: Iterable[str]) -> Iterator[VaultCall]:
             yield _call(entry)
 
 
-def _call(entry: dict[str, Any]) -> VaultCall:
-    request = entry.get("request") or {}
-    response = entry.get("response") or {}
+def _call(entry: Mapping[str, Any]) -> VaultCall:
+    request, auth = entry.get("request") or {}, entry.get("auth") or {}
     headers = {key.lower(): value for key, value in (request.get("headers") or {}).items()}
     path = str(request.get("path", ""))
-    issued = (response.get("wrap_info") or {}).get("accessor")
-    spent = (entry.get("auth") or {}).get("accessor")
+    issued = (entry.get("response") or {}).get("wrap_info") or {}
+    sent = (request.get("data") or {}).get("token")
+    marks = (
+        (auth.get("accessor"), auth.get("client_token"), sent)
+        if path in SPENDING_PATHS
+        else (issued.get("accessor"), issued.get("token"))
+    )
     return VaultCall(
         path=path,
         correlation=str((headers.get(CORRELATION_HEADER.lower()) or [""])[0]),
         remote_address=str(request.get("remote_address", "")),
         time=str(entry.get("time", "")),
-        accessor=str((spent if path == UNWRAP_PATH else issued) or ""),
+        policies=tuple(str(policy) for policy in auth.get("policies") or ()),
+        tokens=frozenset(str(mark) for mark in marks if mark),
         failed=bool(entry.get("error")),
     )
 
@@ -103,23 +123,51 @@ def compare(
     """Compare a verified chain with Vault's calls.
 
     Args:
-        job_uid: the job; calls of other jobs are left aside.
+        job_uid: the job; calls for other jobs are left aside.
         records: the chain, verified.
         calls: answered calls, of the whole time that the job ran.
-        hash_accessor: Vault's HMAC of an accessor; without it unwraps are not matched.
+        hash_accessor: Vault's HMAC of an accessor: proves as well that the tokens that the chain
+            names are those that Vault issued.
     """
     prefix = f"stj/{job_uid}/"
     ours = [call for call in calls if call.correlation.startswith(prefix) and call.kind != "other"]
+    answered = [call for call in calls if not call.failed]
+    untagged = [call for call in _untagged_decrypts(answered, records)]
     findings = list(_calls_without_record(ours, records))
+    findings += [_of_operator(call) for call in untagged if call.by_operator]
     findings += _grants_without_calls(ours, records)
     findings += _signatures_without_calls(ours, records)
-    unwraps = [call for call in calls if call.kind == "unwrap" and not call.failed]
-    matched = 0
+    unwraps, unwrap_findings = _match_unwraps(answered, records, prefix)
+    findings += unwrap_findings
     if hash_accessor is not None:
-        matched, unwrap_findings = _match_unwraps(records, unwraps, ours, hash_accessor)
-        findings += unwrap_findings
+        findings += _other_tokens(answered, records, prefix, hash_accessor)
     count = Counter(call.kind for call in ours if not call.failed)
-    return Agreement(count["decrypt"], count["sign"], matched, tuple(findings))
+    owners = sum(not call.by_operator for call in untagged)
+    return Agreement(count["decrypt"], count["sign"], unwraps, owners, tuple(findings))
+
+
+def _untagged_decrypts(
+    answered: Sequence[VaultCall], records: Sequence[Record]
+) -> Iterator[VaultCall]:
+    """Decrypts by KEKs of the trail, in its time, that say nothing of a job."""
+    keks = {key["kek"] for grant in _of_kind(records, "grant.recorded") for key in _keys(grant)}
+    if not keks:
+        return
+    ended = any(_of_kind(records, "job.finished"))
+    first, last = _second(records[0].time), _second(records[-1].time) if ended else "~"
+    for call in answered:
+        tagged = call.correlation.startswith("stj/")
+        if call.kind == "decrypt" and not tagged and call.path.split("/")[-1] in keks:
+            if first <= _second(call.time) <= last:
+                yield call
+
+
+def _of_operator(call: VaultCall) -> Finding:
+    return Finding(
+        f"Vault answered a decrypt at {call.path} at {call.time} to the operator's login"
+        " that is for no audit record",
+        "treat the key as stolen: re-wrap the dataset under a new KEK version",
+    )
 
 
 def _calls_without_record(
@@ -172,38 +220,24 @@ def _signatures_without_calls(
 
 
 def _match_unwraps(
-    records: Sequence[Record],
-    unwraps: Sequence[VaultCall],
-    decrypts: Sequence[VaultCall],
-    hash_accessor: Callable[[str], str],
+    answered: Sequence[VaultCall], records: Sequence[Record], prefix: str
 ) -> tuple[int, list[Finding]]:
+    """Each token that Vault issued for a recorded grant, and who spent it: grants in doubt too."""
     findings: list[Finding] = []
-    addresses = {
-        r.data.get("podUID"): r.data.get("podIP") for r in records if _is(r, "grant.recorded")
-    }
-    issued_hashes = {call.accessor for call in decrypts if call.kind == "decrypt"}
+    unwraps = [call for call in answered if call.kind == "unwrap"]
     matched = 0
-    for record in (record for record in records if _is(record, "grant.issued")):
-        for token in record.data["accessors"]:
-            key, hashed = token["name"], hash_accessor(token["accessor"])
-            spent = [call for call in unwraps if call.accessor == hashed]
+    for grant in _of_kind(records, "grant.recorded"):
+        address = grant.data.get("podIP")
+        for issued in _decrypts_of(grant, answered, prefix):
+            spent = [call for call in unwraps if call.tokens & issued.tokens]
             matched += len(spent)
-            if hashed not in issued_hashes:
-                findings.append(
-                    Finding(
-                        f"the token for {key} in record {record.seq} is not in Vault's log",
-                        "check the device",
-                    )
-                )
+            token = f"the token for {issued.path} of record {grant.seq}"
             if len(spent) > 1:
-                findings.append(
-                    Finding(f"the token for {key} was unwrapped twice", "treat it as stolen")
-                )
-            address = addresses.get(record.data.get("podUID"))
+                findings.append(Finding(f"{token} was unwrapped twice", "treat it as stolen"))
             findings += [
                 Finding(
-                    f"the token for {key} was unwrapped from {call.remote_address},"
-                    f" not from the pod's {address}",
+                    f"{token} was unwrapped from {call.remote_address}, not from the pod's"
+                    f" {address}",
                     "treat the key as stolen: re-wrap the dataset under a new KEK version",
                 )
                 for call in spent
@@ -212,5 +246,35 @@ def _match_unwraps(
     return matched, findings
 
 
-def _is(record: Record, kind: str) -> bool:
-    return record.type == TYPE_PREFIX + kind
+def _other_tokens(
+    answered: Sequence[VaultCall],
+    records: Sequence[Record],
+    prefix: str,
+    hash_accessor: Callable[[str], str],
+) -> Iterator[Finding]:
+    """Tokens that the chain names and that Vault did not issue for that grant."""
+    grants = {grant.data.get("podUID"): grant for grant in _of_kind(records, "grant.recorded")}
+    for record in _of_kind(records, "grant.issued"):
+        grant = grants.get(record.data.get("podUID"))
+        calls = _decrypts_of(grant, answered, prefix) if grant else []
+        known = frozenset[str]().union(*(call.tokens for call in calls))
+        for token in record.data["accessors"]:
+            if hash_accessor(token["accessor"]) not in known:
+                yield Finding(
+                    f"the token for {token['name']} in record {record.seq} is not in Vault's log",
+                    "check the device",
+                )
+
+
+def _decrypts_of(grant: Record, answered: Sequence[VaultCall], prefix: str) -> list[VaultCall]:
+    tag = f"{prefix}{grant.seq}/{grant.sha256}"
+    return [call for call in answered if call.kind == "decrypt" and call.correlation == tag]
+
+
+def _of_kind(records: Sequence[Record], kind: str) -> Iterator[Record]:
+    return (record for record in records if record.type == TYPE_PREFIX + kind)
+
+
+def _second(time: str) -> str:
+    """A time in UTC to the second: Vault writes nanoseconds, the trail none."""
+    return time[:19]

@@ -10,15 +10,16 @@ import typer
 
 from securetrain.cli import doctor_cluster, doctor_vault, findings, kube, render
 from securetrain.cli.findings import Finding, Level
+from securetrain.cli.jobs import ContextOption
 from securetrain.cli.render import Output, OutputOption
+from securetrain.cli.user_files import read_text
 from securetrain.cli.vault_env import client_from_env
-from securetrain.errors import ExitCode, InvalidInput, SecuretrainError
+from securetrain.errors import ExitCode, SecuretrainError
 from securetrain.vault import jwks, setup, setup_request, signing
 from securetrain.vault.setup_request import SetupRequest
 
 MARKS = {"ok": "✓", "create": "+", "update": "~"}
 
-ContextOption = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 AuthMountOption = Annotated[str, typer.Option(help="JWT auth mount of the operator's logins.")]
 TransitOption = Annotated[str, typer.Option(help="Transit mount.")]
 SigningKeyOption = Annotated[str, typer.Option(help="Transit key that signs models.")]
@@ -134,7 +135,7 @@ def _show(steps: tuple[setup.Step, ...], changed: int, applied: bool, output: Ou
 
 def _public_keys(files: list[Path] | None, context: str | None) -> tuple[str, ...]:
     if files:
-        return tuple(jwks.normal_pem(_read(file)) for file in files)
+        return tuple(jwks.normal_pem(read_text("--jwt-public-key", file)) for file in files)
     with kube.api(context) as api:
         return jwks.pems_of_jwks(json.dumps(kube.require(api, "/openid/v1/jwks")).encode())
 
@@ -142,12 +143,3 @@ def _public_keys(files: list[Path] | None, context: str | None) -> tuple[str, ..
 def _issuer(context: str | None) -> str:
     with kube.api(context) as api:
         return str(kube.require(api, "/.well-known/openid-configuration").get("issuer", ""))
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeError):
-        raise InvalidInput(
-            "--jwt-public-key", str(file), "cannot be read", fix="name a PEM file"
-        ) from None

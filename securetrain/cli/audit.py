@@ -19,12 +19,14 @@ from securetrain.audit import chain, reconcile
 from securetrain.cli import kube, render
 from securetrain.cli.jobs import ContextOption, NamespaceOption
 from securetrain.cli.render import Output, OutputOption
+from securetrain.cli.user_files import read_text
 from securetrain.cli.vault_env import client_from_env
 from securetrain.errors import AuditBroken, InvalidInput
 from securetrain.signing.head import verify_head
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the job.")]
 HIDDEN: Final = frozenset({"seq", "prev"})
+GRANT_FIELDS: Final = ("podName", "podIP", "purpose", "keys")
 
 audit_app = typer.Typer(name="audit", help="Read and check a job's audit trail.")
 
@@ -64,14 +66,7 @@ def grants(
     """Show which pods were given which keys."""
     records = _Trail.read(name, namespace, context).verified()
     found = [record for record in records if _kind(record) == "grant.recorded"]
-    rows = [
-        (
-            r.time,
-            *(str(r.data.get(field, "")) for field in ("podName", "podIP", "purpose")),
-            _keys(r),
-        )
-        for r in found
-    ]
+    rows = [(r.time, *(_text(r.data.get(field, "")) for field in GRANT_FIELDS)) for r in found]
     value = {"grants": [dict(record.data) for record in found]}
     columns = ("time", "pod", "address", "purpose", "keys")
     render.emit(output, value, render.table(columns, rows))
@@ -91,7 +86,7 @@ def verify(
     """Check the chain, its signed head, and that Vault's own log agrees both ways."""
     trail = _Trail.read(name, namespace, context)
     records = trail.verified()
-    head = trail.check_head(_pem(key), records)
+    head = trail.check_head(read_text("--key", key).encode(), records)
     lines = [f"✓ chain      {len(records)} records", f"✓ head       {head}"]
     value: dict[str, Any] = {"records": len(records), "head": records[-1].sha256}
     if vault_log is not None:
@@ -181,19 +176,8 @@ def _kind(record: chain.Record) -> str:
 
 def _words(data: Mapping[str, Any]) -> str:
     shown = ((key, value) for key, value in data.items() if key not in HIDDEN)
-    return " ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"[:80]
-        for key, value in shown
-    )
+    return " ".join(f"{key}={_text(value)}"[:80] for key, value in shown)
 
 
-def _keys(record: chain.Record) -> str:
-    keys = record.data.get("keys")
-    return json.dumps(keys) if not isinstance(keys, str) else keys
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise InvalidInput("--key", str(path), "cannot be read", fix="name a PEM file") from None
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -37,7 +37,8 @@ ENFORCERS: Final = (
 )
 """DaemonSets of network plugins that enforce NetworkPolicy."""
 
-_ADMISSION: Final = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpol"
+_POLICIES: Final = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+_BINDINGS: Final = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
 _HELM: Final = "helm upgrade --install securetrain charts/securetrain"
 
 
@@ -74,8 +75,8 @@ def _crd(api: client.ApiClient) -> Iterator[Finding]:
 
 
 def _guards(api: client.ApiClient) -> Iterator[Finding]:
-    policies = (kube.get(api, f"{_ADMISSION}icies") or {}).get("items", ())
-    bindings = (kube.get(api, f"{_ADMISSION}icybindings") or {}).get("items", ())
+    policies = (kube.get(api, _POLICIES) or {}).get("items", ())
+    bindings = (kube.get(api, _BINDINGS) or {}).get("items", ())
     closed = {
         item["metadata"]["name"]
         for item in policies

@@ -36,7 +36,7 @@ from securetrain.sealed.whole import check_shards, check_weights
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Description:
     """What `inspect` prints: for programs, and as rows for people."""
 
     value: Mapping[str, Any]
@@ -51,9 +51,9 @@ def inspect_folder(folder: Path, *, deep: bool, output: Output) -> None:
         IntegrityError: a file is missing or not what it should be; its name is in the message.
     """
     if (folder / DATASET_FILE).exists():
-        findings = _dataset(load_dataset(folder), deep, output)
+        described = _dataset(load_dataset(folder), deep, output)
     elif (folder / MODEL_FILE).exists():
-        findings = _model(folder, deep)
+        described = _model(folder, deep)
     else:
         raise InvalidInput(
             "FOLDER",
@@ -61,7 +61,7 @@ def inspect_folder(folder: Path, *, deep: bool, output: Output) -> None:
             f"holds neither {DATASET_FILE} nor {MODEL_FILE}",
             fix="name the folder of a sealed dataset or model",
         )
-    render.emit(output, findings.value, render.fields(findings.rows))
+    render.emit(output, described.value, render.fields(described.rows))
 
 
 def describe_features(features: Mapping[str, Feature], task: Task) -> str:
@@ -71,7 +71,7 @@ def describe_features(features: Mapping[str, Feature], task: Task) -> str:
     return f"image {image.dtype} {shape} · label {task.classes} classes"
 
 
-def _dataset(sealed: SealedDataset, deep: bool, output: Output) -> Findings:
+def _dataset(sealed: SealedDataset, deep: bool, output: Output) -> Description:
     manifest = sealed.manifest
     policy = parse_policy(sealed.policy_bytes)
     shards = sum(info.shards for info in manifest.splits.values())
@@ -108,10 +108,10 @@ def _dataset(sealed: SealedDataset, deep: bool, output: Output) -> Findings:
         *describe_policy(policy),
         ("whole", f"✓ {shards} shards, {size} bytes, {_checked(deep)} compared"),
     )
-    return Findings(value, rows)
+    return Description(value, rows)
 
 
-def _model(folder: Path, deep: bool) -> Findings:
+def _model(folder: Path, deep: bool) -> Description:
     manifest = parse_model(files.read(folder, MODEL_FILE, MAX_MODEL_BYTES))
     key = parse_key(files.read(folder, KEY_FILE, MAX_KEY_BYTES))
     policy_bytes = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
@@ -139,7 +139,7 @@ def _model(folder: Path, deep: bool) -> Findings:
         ("whole", f"✓ weights, {manifest.weights.bytes} bytes, {_checked(deep)} compared"),
         ("next", "securetrain verify: who signed it, and what it reached"),
     )
-    return Findings(value, rows)
+    return Description(value, rows)
 
 
 def _checked(deep: bool) -> str:

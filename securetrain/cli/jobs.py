@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,6 +13,7 @@ from kubernetes import client
 from rich.progress import BarColumn, Progress, TextColumn
 
 from securetrain import jobs
+from securetrain.api.types import Gate
 from securetrain.cli import kube, manifests, render
 from securetrain.cli.groups import new_app
 from securetrain.cli.render import Output, OutputOption
@@ -54,7 +55,7 @@ def new_job(
         digest=digest,
         architecture=architecture,
         epochs=epochs,
-        gates=tuple(manifests.parse_gate(text) for text in gate or ()),
+        gates=tuple(manifests.parse_gate(Gate, text) for text in gate or ()),
         output=output_uri,
         kek=kek,
     )
@@ -158,7 +159,7 @@ def note_of(view: jobs.JobView) -> str:
     parts = [
         f"{view.percentage} %" if view.percentage is not None else "",
         *(f"{name} {value[:6]}" for name, value in sorted(view.metrics.items())[:3]),
-        f"eta {left // 60}:{left % 60:02d}" if left is not None else "",
+        f"eta {_clock(left)}" if left is not None else "",
     ]
     return "  ".join(part for part in parts if part)
 
@@ -187,9 +188,9 @@ def _duration(view: jobs.JobView) -> str:
     start, end = view.status.get("startTime"), view.status.get("completionTime")
     if not start or not end:
         return ""
-    seconds = int(_epoch(end) - _epoch(start))
+    took = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    return _clock(int(took.total_seconds()))
+
+
+def _clock(seconds: int) -> str:
     return f"{seconds // 60}:{seconds % 60:02d}"
-
-
-def _epoch(text: str) -> float:
-    return time.mktime(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -13,10 +13,13 @@ from pydantic import ValidationError
 from securetrain.api.names import API_VERSION, KIND
 from securetrain.api.types import JOB_NAME, MAX_JOB_NAME, Gate, JobSpec
 from securetrain.errors import InvalidInput
+from securetrain.sealed.policy import RequiredGate
 from securetrain.validation import first_problem
 
 MAX_MANIFEST: Final = 1 << 20
 GATE: Final = re.compile(r"([a-z][A-Za-z0-9.]*)(>=|<=)(-?[0-9]+(?:\.[0-9]+)?)")
+
+GateT = TypeVar("GateT", Gate, RequiredGate)
 
 
 def read_job(path: Path) -> dict[str, Any]:
@@ -68,15 +71,20 @@ def parse_spec(spec: Any) -> JobSpec:
         ) from None
 
 
-def parse_gate(text: str) -> Gate:
-    """A gate such as `accuracy>=0.97`; raises InvalidInput."""
+def parse_gate(kind: type[GateT], text: str) -> GateT:
+    """A job's or a policy's gate from text such as `accuracy>=0.97`; raises InvalidInput."""
     match = GATE.fullmatch(text)
     if match is None:
-        raise InvalidInput(
-            "--gate", text, "is not a gate", fix="write METRIC>=NUMBER or METRIC<=NUMBER"
-        )
+        raise _no_gate(text, "write METRIC>=NUMBER or METRIC<=NUMBER")
     metric, sign, bound = match.groups()
-    return Gate(metric=metric, **{"min" if sign == ">=" else "max": float(bound)})
+    try:
+        return kind.model_validate({"metric": metric, "min" if sign == ">=" else "max": bound})
+    except ValidationError as error:
+        raise _no_gate(text, first_problem(error).message) from None
+
+
+def _no_gate(text: str, fix: str) -> InvalidInput:
+    return InvalidInput("--gate", text, "is not a gate", fix=fix)
 
 
 def new_job(

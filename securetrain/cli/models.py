@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -12,17 +11,12 @@ from typing import Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from securetrain.api.gateway import MAX_BODY_BYTES
-from securetrain.api.names import (
-    MODEL_KEY_NAME,
-    model_dek_context,
-    model_file_associated_data,
-)
+from securetrain.api.names import model_dek_context
 from securetrain.cli import render
 from securetrain.cli.render import Output, OutputOption
+from securetrain.cli.user_files import read_text
 from securetrain.cli.vault_env import client_from_env
-from securetrain.errors import InvalidInput, ModelCorrupt, OutputExists, WrongKey
-from securetrain.sealed.dataset import key_check
+from securetrain.errors import InvalidInput, ModelCorrupt, OutputExists
 from securetrain.sealed.files import read, write_new
 from securetrain.sealed.model import (
     KEY_FILE,
@@ -30,11 +24,10 @@ from securetrain.sealed.model import (
     MAX_MODEL_BYTES,
     MAX_WEIGHTS_BYTES,
     MODEL_FILE,
-    ModelManifest,
     parse_key,
     parse_model,
 )
-from securetrain.sealed.streaming import decrypt_bytes
+from securetrain.sealed.weights import open_weights
 from securetrain.secret import Secret
 from securetrain.signing.verify import VerifiedModel, verify_model
 from securetrain.vault.custody import Custodian
@@ -56,7 +49,7 @@ def verify(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Check signature, files and audit trail of a model; exit code 12 if anything differs."""
-    verified = verify_model(_folder(folder), _read(key, "--key").encode())
+    verified = verify_model(_folder(folder), read_text("--key", key).encode())
     claim = verified.claim
     value = {"valid": True, "digest": verified.signed.digest, "certification": dict(claim)}
     render.emit(output, value, *(Text(line) for line in _verified_lines(verified)))
@@ -82,7 +75,7 @@ def report(folder: FolderArgument, output: OutputOption = Output.TEXT) -> None:
     """Show a model's evaluation report; `report.html` beside it is for a browser."""
     path = _folder(folder) / REPORT_FILE
     try:
-        content: dict[str, Any] = json.loads(_read(path, REPORT_FILE))
+        content: dict[str, Any] = json.loads(read_text(REPORT_FILE, path))
         metrics = {entry["name"]: entry["value"] for entry in content["evaluation"]["metrics"]}
         gates = [
             (gate["metric"], gate["rule"], gate["value"], "✓" if gate["passed"] else "✗")
@@ -111,26 +104,14 @@ def open_model(
         raise OutputExists(f"{dest} exists already", fix="choose another name")
     folder = _folder(folder)
     manifest = parse_model(read(folder, MODEL_FILE, MAX_MODEL_BYTES))
-    weights = _weights(folder, manifest)
+    sealed = read(folder, manifest.weights.path, MAX_WEIGHTS_BYTES, ModelCorrupt)
+    weights = open_weights(manifest, sealed, _dek(folder))
     if dest.suffix == ".keras":
         _export(folder, weights, dest)
     else:
         write_new(dest, weights)
     size = dest.stat().st_size
     render.emit(output, {"path": str(dest), "bytes": size}, Text(f"{dest} {size} bytes, plaintext"))
-
-
-def _weights(folder: Path, manifest: ModelManifest) -> bytes:
-    """The plaintext weights; raises WrongKey, ModelCorrupt or ShardCorrupt."""
-    dek = _dek(folder)
-    if key_check(dek, manifest.id, MODEL_KEY_NAME) != manifest.key_check:
-        raise WrongKey("key.json does not hold this model's key")
-    path = manifest.weights.path
-    sealed = read(folder, path, MAX_WEIGHTS_BYTES, ModelCorrupt)
-    plain = decrypt_bytes(sealed, dek, model_file_associated_data(manifest.id, path))
-    if hashlib.sha256(plain).hexdigest() != manifest.weights.plaintext_sha256:
-        raise ModelCorrupt(f"{path} does not hold the weights that model.json names")
-    return plain
 
 
 def _dek(folder: Path) -> Secret:
@@ -165,13 +146,3 @@ def _folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InvalidInput("FOLDER", str(folder), "is not a folder", fix="name a model's folder")
     return folder
-
-
-def _read(path: Path, field: str) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(4 * MAX_BODY_BYTES)
-    except (OSError, UnicodeDecodeError):
-        raise InvalidInput(
-            field, str(path), "cannot be read", fix="name a file that you may read"
-        ) from None

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from securetrain.api.gateway import MAX_POLICY_BYTES
 from securetrain.cli import render
 from securetrain.cli.groups import new_app
-from securetrain.cli.manifests import GATE, parse_spec, read_job
+from securetrain.cli.manifests import parse_gate, parse_spec, read_job
 from securetrain.cli.render import Output, OutputOption
 from securetrain.errors import InvalidInput, ManifestInvalid, PolicyDenied
 from securetrain.sealed import strict_json
@@ -124,7 +124,7 @@ def new_policy(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Print a usage policy to start from; it is JSON in either form."""
-    gates = tuple(_required(text) for text in gate or [])
+    gates = tuple(parse_gate(RequiredGate, text) for text in gate or ())
     ends = datetime.now(UTC) + timedelta(days=valid_days)
     try:
         policy = UsagePolicy(
@@ -160,13 +160,3 @@ def _request(job: Path, namespace: str | None) -> PolicyRequest:
         gates=spec.certification.gates,
         now=time.time(),
     )
-
-
-def _required(text: str) -> RequiredGate:
-    match = GATE.fullmatch(text)
-    if match is None:
-        raise InvalidInput(
-            "--gate", text, "is not a gate", fix="write METRIC>=NUMBER or METRIC<=NUMBER"
-        )
-    metric, sign, bound = match.groups()
-    return RequiredGate(metric=metric, **{"min" if sign == ">=" else "max": bound})

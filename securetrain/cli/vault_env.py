@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from securetrain.errors import InvalidInput, UsageError
+from securetrain.cli.user_files import read_text
+from securetrain.errors import UsageError
 from securetrain.secret import Secret
 from securetrain.vault.client import VaultClient
 
@@ -14,7 +15,6 @@ ADDRESS: Final = "VAULT_ADDR"
 TOKEN: Final = "VAULT_TOKEN"  # noqa: S105 the variable's name
 CA_FILE: Final = "VAULT_CACERT"
 TOKEN_FILE: Final = ".vault-token"  # noqa: S105 the file's name
-MAX_BYTES: Final = 1 << 20
 
 
 def client_from_env() -> VaultClient:
@@ -30,24 +30,15 @@ def client_from_env() -> VaultClient:
     if not address:
         raise UsageError(f"{ADDRESS} is not set.", fix=f"export {ADDRESS}=https://vault:8200")
     ca_file = os.environ.get(CA_FILE, "")
-    return VaultClient(address, _read(CA_FILE, Path(ca_file)) if ca_file else None, token=_token())
+    ca_pem = read_text(CA_FILE, Path(ca_file)) if ca_file else None
+    return VaultClient(address, ca_pem, token=_token())
 
 
 def _token() -> Secret:
     token = os.environ.get(TOKEN, "")
     file = Path.home() / TOKEN_FILE
     if not token and file.is_file():
-        token = _read(f"~/{TOKEN_FILE}", file).strip()
+        token = read_text(f"~/{TOKEN_FILE}", file).strip()
     if not token:
         raise UsageError("There is no login to Vault.", fix=f"vault login, or set {TOKEN}")
     return Secret.from_text(token)
-
-
-def _read(field: str, path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return stream.read(MAX_BYTES)
-    except (OSError, UnicodeDecodeError):
-        raise InvalidInput(
-            field, str(path), "cannot be read", fix="name a file that you may read"
-        ) from None

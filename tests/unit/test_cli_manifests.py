@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from securetrain.api import crd
-from securetrain.cli.manifests import read_job
+from securetrain.api.types import Gate
+from securetrain.cli.manifests import parse_gate, read_job
 from securetrain.errors import InvalidInput
+from securetrain.sealed.policy import RequiredGate
 from support.samples import training_job
 
 
@@ -89,3 +91,14 @@ def test_a_neighbour_of_the_dataset_and_touching_bounds_are_fine(
 ) -> None:
     job = training_job(**spec)
     assert read(tmp_path, job) == job
+
+
+def test_gates_on_the_command_line() -> None:
+    assert parse_gate(Gate, "accuracy>=0.97") == Gate(metric="accuracy", min=0.97)
+    assert parse_gate(RequiredGate, "loss<=0.1") == RequiredGate(metric="loss", max="0.1")
+
+
+@pytest.mark.parametrize("text", ["accuracy", "accuracy=1", "a>=1.0000000000", f"{'a' * 64}>=1"])
+def test_what_is_no_gate_is_the_users_mistake_and_no_bug(text: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a gate"):
+        parse_gate(RequiredGate, text)

@@ -8,31 +8,21 @@ between is repeated from the start, wherever it died.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
-from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import ResultsRequest, ResultsResponse, RunSpec
-from securetrain.api.names import (
-    MODEL_KEY_NAME,
-    Purpose,
-    Split,
-    model_file_associated_data,
-)
+from securetrain.api.names import Purpose, Split
 from securetrain.audit.chain import genesis, verify_chain
 from securetrain.errors import (
     AuditBroken,
     GatesMissed,
     IntegrityError,
     ModelCorrupt,
-    ShardCorrupt,
     SignatureInvalid,
-    WrongKey,
 )
-from securetrain.sealed.dataset import SealedDataset, key_check
-from securetrain.sealed.model import KEY_FILE, WEIGHTS_FILE
-from securetrain.sealed.streaming import decrypt_bytes
-from securetrain.secret import Secret
+from securetrain.sealed.dataset import SealedDataset
+from securetrain.sealed.model import KEY_FILE
+from securetrain.sealed.weights import open_weights
 from securetrain_trainer.evaluate import Evaluation, judge
 from securetrain_trainer.log import log
 from securetrain_trainer.page import render
@@ -92,28 +82,8 @@ def run_certification(
         raise GatesMissed("; ".join(answer.missed) or "a gate was missed")
 
 
-def open_weights(model: StoredModel, dek: Secret) -> bytes:
-    """Plaintext safetensors of a stored model.
-
-    Raises:
-        WrongKey: the key is not the one that sealed the model.
-        ModelCorrupt: the weights do not open, or are not the ones that model.json names.
-    """
-    manifest = model.manifest
-    if not hmac.compare_digest(key_check(dek, manifest.id, MODEL_KEY_NAME), manifest.key_check):
-        raise WrongKey("the model's key is not the one that sealed it")
-    place = model_file_associated_data(manifest.id, WEIGHTS_FILE)
-    try:
-        plaintext = decrypt_bytes(model.sealed_weights, dek, place)
-    except ShardCorrupt:
-        raise ModelCorrupt(f"{WEIGHTS_FILE} was changed, cut or moved") from None
-    if sha256_hex(plaintext) != manifest.weights.plaintext_sha256:
-        raise ModelCorrupt(f"{WEIGHTS_FILE} does not hold the weights that model.json names")
-    return plaintext
-
-
 def _evaluate(run: RunSpec, dataset: SealedDataset, model: StoredModel, keys: Keys) -> Evaluation:
-    weights = open_weights(model, keys.model)
+    weights = open_weights(model.manifest, model.sealed_weights, keys.model)
     from securetrain_trainer.score import score  # loads TensorFlow
 
     evaluation = score(run.model, weights, dataset, keys.splits[Split.TEST])

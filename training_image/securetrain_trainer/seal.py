@@ -48,10 +48,35 @@ def seal_model(
     Returns:
         Digests of all files written.
     """
-    place = model_file_associated_data(run.job.uid, WEIGHTS_FILE)
-    sealed = encrypt_bytes(weights, keys.model, place)
+    sealed = encrypt_bytes(
+        weights, keys.model, model_file_associated_data(run.job.uid, WEIGHTS_FILE)
+    )
     described = digest_of(WEIGHTS_FILE, sealed)
-    manifest = ModelManifest(
+    stored = SealedWeights(
+        path=described.path,
+        bytes=described.bytes,
+        sha256=described.sha256,
+        plaintext_sha256=sha256_hex(weights),
+    )
+    written = {
+        WEIGHTS_FILE: sealed,
+        POLICY_FILE: dataset.policy_bytes,
+        KEY_FILE: dump_key(_key_file(run, dataset, keys)),
+        MODEL_FILE: dump_model(_manifest(run, dataset, keys, stored, metrics)),
+    }
+    for name, data in written.items():
+        folder.write(name, data)
+    return tuple(digest_of(name, data) for name, data in sorted(written.items()))
+
+
+def _manifest(
+    run: RunSpec,
+    dataset: SealedDataset,
+    keys: Keys,
+    weights: SealedWeights,
+    metrics: tuple[Metric, ...],
+) -> ModelManifest:
+    return ModelManifest(
         format="securetrain/model/v1",
         id=run.job.uid,
         job=ModelJob(
@@ -70,25 +95,11 @@ def seal_model(
             policy_sha256=dataset.policy_sha256,
         ),
         key_check=key_check(keys.model, run.job.uid, MODEL_KEY_NAME),
-        weights=SealedWeights(
-            path=WEIGHTS_FILE,
-            bytes=described.bytes,
-            sha256=described.sha256,
-            plaintext_sha256=sha256_hex(weights),
-        ),
+        weights=weights,
         train_image=run.image,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         metrics=metrics,
     )
-    written = {
-        WEIGHTS_FILE: sealed,
-        POLICY_FILE: dataset.policy_bytes,
-        KEY_FILE: dump_key(_key_file(run, dataset, keys)),
-        MODEL_FILE: dump_model(manifest),
-    }
-    for name, data in written.items():
-        folder.write(name, data)
-    return tuple(digest_of(name, data) for name, data in sorted(written.items()))
 
 
 def _key_file(run: RunSpec, dataset: SealedDataset, keys: Keys) -> KeyFile:
