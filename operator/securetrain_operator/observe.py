@@ -60,7 +60,9 @@ class Observer:
                 # Results arrive before their Job ends: what came with this end must be seen.
                 record = await self._records.get(job.ref.uid)
         except AuditBroken as error:
-            return Observed(job, None, broken=error)
+            return Observed(job, None, children=await self._named(job), broken=error)
+        if Observed(job, record).record_lost:
+            return Observed(job, None, children=await self._named(job))
         return Observed(
             job=job,
             record=record,
@@ -80,6 +82,16 @@ class Observer:
             item = cached.get(name)
             if purpose is wanted(record) and not _is_recorded(item, record, purpose):
                 item = await self._cluster.read(kinds.JOBS, job.ref.namespace, name)
+            if item is not None:
+                found[purpose] = parse_child(item)
+        return found
+
+    async def _named(self, job: Job) -> Mapping[Purpose, Child]:
+        """The Jobs of our children's names, where no launch record can say which are ours."""
+        found: dict[Purpose, Child] = {}
+        for purpose in Purpose:
+            name = names.child_job(job.ref.name, purpose)
+            item = await self._cluster.read(kinds.JOBS, job.ref.namespace, name)
             if item is not None:
                 found[purpose] = parse_child(item)
         return found

@@ -22,6 +22,7 @@ from support.fakes import BATCH_JOBS, JOBS, PODS
 from support.world import (
     NAME,
     NAMESPACE,
+    TIME,
     UID,
     USER_IMAGE,
     World,
@@ -495,18 +496,61 @@ async def test_a_spec_that_changed_after_acceptance_fails_the_job() -> None:
     assert (world.status["phase"], world.reason) == ("Failed", "SpecChanged")
 
 
-async def test_a_broken_launch_record_is_shown_and_nothing_is_done() -> None:
+async def test_the_pods_of_a_broken_launch_record_are_stopped_and_status_keeps_what_is_known() -> (
+    None
+):
     world = World()
     await world.run()
+    world.grant(Purpose.TRAIN, world.put_pod(Purpose.TRAIN))
+    await world.run()
+    known = dict(world.status)
+    granted = world.condition("KeysGranted")
 
     async def broken(uid: str) -> None:
         raise AuditBroken("the launch record was changed")
 
     world.records.get = broken  # type: ignore[method-assign,assignment]
+    world.store.freeze()
     made = len(world.cluster.created)
     await world.run()
     assert (world.status["phase"], world.reason) == ("Failed", "AuditBroken")
     assert len(world.cluster.created) == made
+    assert world.cluster.of_kind(BATCH_JOBS) == world.cluster.of_kind(PODS) == []
+    assert world.condition("KeysGranted") == granted
+    for field in ("startTime", "jobs", "grants", "datasets", "audit", "attempts"):
+        assert world.status[field] == known[field]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_job_whose_launch_record_is_lost_is_never_launched_again(ended: bool) -> None:
+    world = World()
+    await world.train()
+    if ended:
+        await world.certify()
+    started, text = world.status["startTime"], world.records.stored.pop(UID)
+    made = len(world.cluster.created)
+    for _ in range(3):
+        await world.run()
+        assert (world.status["phase"], world.reason) == ("Failed", "LaunchRecordLost")
+        assert f"restore ConfigMap launch-{UID}" in world.status["conditions"][0]["message"]
+        assert world.status["startTime"] == started
+    assert world.records.stored == {}
+    assert len(world.cluster.created) == made
+    assert world.cluster.of_kind(BATCH_JOBS) == []
+
+    world.records.stored[UID] = text
+    await world.run()
+    assert world.status["phase"] == ("Succeeded" if ended else "Certifying")
+
+
+@pytest.mark.parametrize("told", [{"phase": "Succeeded"}, {"startTime": TIME}])
+async def test_a_forged_status_launches_nothing(told: dict[str, Any]) -> None:
+    world = World()
+    world.job["status"] = told
+    await world.run()
+    assert world.reason == "LaunchRecordLost"
+    assert world.records.stored == {}
+    assert world.cluster.created == []
 
 
 async def test_progress_is_shown_at_most_every_fifteen_seconds() -> None:

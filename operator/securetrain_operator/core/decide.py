@@ -1,6 +1,7 @@
 """What to do next about one job: a pure function of what was observed, the settings and the clock.
 
-    decide ─ no record ─► accept
+    decide ─ no record ─► accept, unless the job was launched before
+           ─ broken or lost record ─► stop the children
            ─ Pending, Training ─► suspend | resume | launch train | watch train
            ─ Certifying ─► launch certify | watch certify
            ─ Succeeded, Failed ─► close the audit, clean up, sign the head
@@ -38,8 +39,8 @@ def decide(observed: Observed, settings: Settings, now: float) -> Plan:
     job, record = observed.job, observed.record
     if job.deleting:
         return Plan()
-    if observed.broken is not None:
-        return Plan(again_after=settings.resync_seconds)
+    if observed.broken is not None or observed.record_lost:
+        return _stop(observed, settings)
     if record is None:
         return _accept(observed, settings)
     if record.terminal:
@@ -75,6 +76,13 @@ def refusal(spec: JobSpec, settings: Settings, namespace: str) -> Diagnosis | No
             fix = "use another claim, or have the platform admin add it to the namespace's claims"
             return Diagnosis("ClaimNotAllowed", f"claim {claim} is not allowed here.", fix)
     return None
+
+
+def _stop(observed: Observed, settings: Settings) -> Plan:
+    """Without a launch record that can be trusted no pod may go on: those at work hold keys."""
+    children = observed.children.values()
+    stops = tuple(plan.DeleteChild(c.name, c.uid) for c in children if not c.deleting)
+    return Plan(stops, again_after=settings.resync_seconds)
 
 
 def _accept(observed: Observed, settings: Settings) -> Plan:

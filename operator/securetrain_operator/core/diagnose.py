@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from securetrain import errors
+from securetrain.api import names
 from securetrain.api.names import CONTAINER
 from securetrain.errors import ExitCode, SecuretrainError
 
@@ -34,6 +35,13 @@ class Diagnosis:
     def text(self) -> str:
         """Message and fix in one line."""
         return f"{self.message.removesuffix('.')}. Fix: {self.fix}" if self.fix else self.message
+
+
+def record_lost(uid: str) -> Diagnosis:
+    """A job that was launched or has ended, of which no launch record is left."""
+    name = names.launch_record(uid)
+    fix = f"restore ConfigMap {name} in the operator's namespace, or make a job of a new name"
+    return Diagnosis("LaunchRecordLost", f"launch record {name} is gone; nothing is launched.", fix)
 
 
 def from_error(error: SecuretrainError) -> Diagnosis:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from securetrain.api.digest import canonical_sha256, sha256_hex
 from securetrain.api.gateway import JobRef, ProgressReport
 from securetrain.api.names import Purpose
-from securetrain.api.types import JobSpec
+from securetrain.api.types import TERMINAL_PHASES, JobSpec
 from securetrain.errors import AuditBroken, SecuretrainError
 from securetrain.validation import first_problem
 from securetrain_operator.core import times
@@ -41,7 +41,7 @@ class Job:
     fault: str
     spec_sha256: str
     status: Mapping[str, Any]
-    """As last written: compared with, never believed."""
+    """As last written: compared with, never believed but to refuse a second launch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,16 @@ class Observed:
     progress: tuple[ProgressReport, str] | None = None
     broken: AuditBroken | None = None
     """Why the launch record cannot be trusted; then `record` is None and nothing may be done."""
+
+    @property
+    def record_lost(self) -> bool:
+        """True if the job was launched or has ended by its status, and its record is gone.
+
+        Status is believed here alone, and only to refuse: a forged one launches nothing.
+        """
+        told = self.job.status
+        begun = bool(told.get("startTime")) or told.get("phase") in TERMINAL_PHASES
+        return begun and self.record is None and self.broken is None
 
     def own(self, purpose: Purpose) -> Child | None:
         """The child Job that the launch record knows, if it still exists."""

@@ -1,7 +1,7 @@
 """The status of a SecureTrainingJob: a view of the launch record and of what was seen, for people.
 
-Nothing here is ever read back to decide anything. The last written status is only compared with, so
-that transition times stay and nothing is written twice.
+The last written status is only compared with, so that transition times stay and nothing is written
+twice. It is read back to decide one thing: a job that was launched before is never launched anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from securetrain.api.conditions import Fact, FactType, conditions_for, read_conditions
+from securetrain.api.conditions import (
+    FACT_TYPES,
+    Fact,
+    FactType,
+    conditions_for,
+    read_conditions,
+)
 from securetrain.api.gateway import ProgressReport
 from securetrain.api.names import Purpose
 from securetrain.api.types import (
@@ -31,7 +37,13 @@ from securetrain.api.types import (
 from securetrain.signing import dsse
 from securetrain.signing.statement import parse_statement
 from securetrain_operator.core import times
-from securetrain_operator.core.diagnose import Diagnosis, from_error, is_running, one_line
+from securetrain_operator.core.diagnose import (
+    Diagnosis,
+    from_error,
+    is_running,
+    one_line,
+    record_lost,
+)
 from securetrain_operator.core.observed import Observed, wanted
 from securetrain_operator.core.record import LaunchRecord
 
@@ -82,20 +94,22 @@ def status_of(observed: Observed, waiting: Diagnosis | None, now: float) -> JobS
             phase,
             headline.reason,
             headline.text,
-            _facts(record) if record else {},
+            _facts(record) if record else _known_facts(observed),
             read_conditions(observed.job.status),
             observed.job.generation,
             times.rfc3339(now),
         ),
         progress=_progress(observed, phase),
     )
-    return common if record is None else common.model_copy(update=_from_record(observed, record))
+    if record is None:
+        return _known(observed, common)
+    return common.model_copy(update=_from_record(observed, record))
 
 
 def phase_of(observed: Observed) -> Phase:
     """The phase that people see: a job whose first pod waits is Pending, not Training."""
     record, spec = observed.record, observed.job.spec
-    if observed.broken is not None:
+    if _untrusted(observed):
         return "Failed"
     if record is None:
         return "Suspended" if spec is not None and spec.suspend else "Pending"
@@ -130,6 +144,8 @@ def _headline(observed: Observed, phase: Phase, waiting: Diagnosis | None) -> Di
     record = observed.record
     if observed.broken is not None:
         return from_error(observed.broken)
+    if observed.record_lost:
+        return record_lost(observed.job.ref.uid)
     if record is not None and record.failure is not None:
         return Diagnosis(record.failure.reason, record.failure.message)
     if record is not None and phase == "Succeeded":
@@ -167,6 +183,33 @@ def _facts(record: LaunchRecord) -> dict[FactType, Fact]:
         signed = record.verdict.bundle is not None
         facts["Signed"] = Fact(signed, "ModelSigned" if signed else "NotSigned")
     return facts
+
+
+def _untrusted(observed: Observed) -> bool:
+    return observed.broken is not None or observed.record_lost
+
+
+def _known(observed: Observed, common: JobStatus) -> JobStatus:
+    """Without a record that can be trusted, what was shown before goes on being shown."""
+    if not _untrusted(observed):
+        return common
+    try:
+        old = JobStatus.model_validate(observed.job.status)
+    except ValidationError:
+        return common
+    fresh = ("observed_generation", "phase", "conditions", "progress")
+    return old.model_copy(update={name: getattr(common, name) for name in fresh})
+
+
+def _known_facts(observed: Observed) -> dict[FactType, Fact]:
+    if not _untrusted(observed):
+        return {}
+    old = {c.type: c for c in read_conditions(observed.job.status)}
+    return {
+        kind: Fact(old[kind].status == "True", old[kind].reason, old[kind].message)
+        for kind in FACT_TYPES
+        if kind in old
+    }
 
 
 def _from_record(observed: Observed, record: LaunchRecord) -> dict[str, Any]:
