@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -24,6 +24,7 @@ from securetrain.sealed.model import (
     MAX_MODEL_BYTES,
     MAX_WEIGHTS_BYTES,
     MODEL_FILE,
+    REPORT_FILE,
     parse_key,
     parse_model,
 )
@@ -33,7 +34,6 @@ from securetrain.signing.verify import VerifiedModel, verify_model
 from securetrain.vault.custody import Custodian
 
 FolderArgument = Annotated[Path, typer.Argument(help="The model's folder.")]
-REPORT_FILE: Final = "report.json"
 
 
 def register(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""The sealed model's description: model.json and key.json, without opening the weights."""
+"""The sealed model's description: its files, and model.json and key.json among them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from securetrain.sealed.dataset import Features, Rfc3339, Task
 MODEL_FILE: Final = "model.json"
 KEY_FILE: Final = "key.json"
 WEIGHTS_FILE: Final = "weights.safetensors.sealed"
+REPORT_FILE: Final = "report.json"
+PAGE_FILE: Final = "report.html"
+AUDIT_FILE: Final = "audit.jsonl"
+SIGNATURE_FILE: Final = "model.sig"
 
 MAX_MODEL_BYTES: Final = 1 << 20
 MAX_KEY_BYTES: Final = 1 << 13

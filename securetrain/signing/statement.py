@@ -16,11 +16,12 @@ from typing import Any, Final
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import FileDigest
 from securetrain.errors import SignatureInvalid
+from securetrain.sealed.model import KEY_FILE, SIGNATURE_FILE
 from securetrain.signing.dsse import STATEMENT_TYPE
 
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 CERTIFICATION: Final = "https://securetrain.dev/certification/v1"
-UNSIGNED_FILES: Final = ("key.json", "model.sig")
+UNSIGNED_FILES: Final = (KEY_FILE, SIGNATURE_FILE)
 
 
 @dataclass(frozen=True, slots=True)

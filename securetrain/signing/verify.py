@@ -8,15 +8,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from securetrain.api.names import AUDIT_KEY
 from securetrain.audit import chain
 from securetrain.errors import AuditBroken, ModelCorrupt, SignatureInvalid
+from securetrain.sealed.model import AUDIT_FILE, SIGNATURE_FILE
 from securetrain.signing.bundle import verify_bundle
 from securetrain.signing.statement import UNSIGNED_FILES, SignedModel
-
-SIGNATURE_FILE: Final = "model.sig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def verify_model(folder: Path, public_key_pem: bytes) -> VerifiedModel:
         )
     signed = verify_bundle(signature.read_text(errors="replace"), public_key_pem)
     compare_files(folder, signed.files)
-    return VerifiedModel(signed, verify_audit(folder / AUDIT_KEY, signed.certification))
+    return VerifiedModel(signed, verify_audit(folder / AUDIT_FILE, signed.certification))
 
 
 def compare_files(folder: Path, expected: Mapping[str, str]) -> None:

@@ -21,17 +21,19 @@ from securetrain.errors import (
     SignatureInvalid,
 )
 from securetrain.sealed.dataset import SealedDataset
-from securetrain.sealed.model import KEY_FILE
+from securetrain.sealed.model import (
+    AUDIT_FILE,
+    KEY_FILE,
+    PAGE_FILE,
+    REPORT_FILE,
+    SIGNATURE_FILE,
+)
 from securetrain.sealed.weights import open_weights
 from securetrain_trainer.evaluate import Evaluation, judge
 from securetrain_trainer.log import log
 from securetrain_trainer.page import render
 from securetrain_trainer.phase import (
     ADDED,
-    AUDIT_FILE,
-    PAGE_FILE,
-    REPORT_FILE,
-    SIGNATURE_FILE,
     TRAINED,
     StoredModel,
     digest_of,

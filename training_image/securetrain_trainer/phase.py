@@ -16,8 +16,12 @@ from securetrain.api.gateway import FileDigest, RunSpec
 from securetrain.errors import ManifestInvalid, ModelCorrupt
 from securetrain.sealed.dataset import POLICY_FILE, Manifest, SealedDataset, load_dataset
 from securetrain.sealed.model import (
+    AUDIT_FILE,
     KEY_FILE,
     MODEL_FILE,
+    PAGE_FILE,
+    REPORT_FILE,
+    SIGNATURE_FILE,
     WEIGHTS_FILE,
     ModelManifest,
     parse_model,
@@ -26,10 +30,6 @@ from securetrain_trainer.evaluate import check_gates_known
 from securetrain_trainer.parameters import check_fits
 from securetrain_trainer.store import Folder, Place, open_folder, temporary_name
 
-REPORT_FILE: Final = "report.json"
-PAGE_FILE: Final = "report.html"
-AUDIT_FILE: Final = "audit.jsonl"
-SIGNATURE_FILE: Final = "model.sig"
 TRAINED: Final = frozenset({MODEL_FILE, WEIGHTS_FILE, POLICY_FILE, KEY_FILE})
 ADDED: Final = frozenset({REPORT_FILE, PAGE_FILE, AUDIT_FILE, SIGNATURE_FILE})
 

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import FileDigest, ResultsRequest, ResultsResponse
-from securetrain.api.names import AUDIT_KEY, Purpose, correlation_id
+from securetrain.api.names import Purpose, correlation_id
 from securetrain.api.types import Gate
 from securetrain.audit import chain
 from securetrain.errors import GatesMissed, InvalidInput, ModelCorrupt, NotOurPod
 from securetrain.sealed.dataset import POLICY_FILE
+from securetrain.sealed.model import AUDIT_FILE
 from securetrain.sealed.policy import RequiredGate, parse_policy
 from securetrain.signing.bundle import build_bundle
 from securetrain.signing.dsse import INTOTO_TYPE, key_hint, pae
@@ -111,11 +112,11 @@ def check_report(request: ResultsRequest) -> None:
     paths = [file.path for file in request.files]
     if len(paths) != len(set(paths)):
         raise InvalidInput("files", len(paths), "name a path twice", fix="name each file once")
-    if not signable(request.files) or AUDIT_KEY in paths:
+    if not signable(request.files) or AUDIT_FILE in paths:
         raise InvalidInput(
             "files",
             len(paths),
-            f"are not the files of a model without {AUDIT_KEY}",
+            f"are not the files of a model without {AUDIT_FILE}",
             fix="report every file but audit.jsonl, which the answer brings",
         )
     names = [metric.name for metric in request.metrics]
@@ -257,7 +258,7 @@ def model_statement(pod: Attested, record: LaunchRecord, key_version: int) -> by
     """The statement that Vault signs: the same bytes for the same record."""
     lines = signed_lines(record)
     text = audit_text(lines).encode()
-    trail = FileDigest(path=AUDIT_KEY, sha256=sha256_hex(text), bytes=len(text))
+    trail = FileDigest(path=AUDIT_FILE, sha256=sha256_hex(text), bytes=len(text))
     files = (*record.results[Purpose.CERTIFY].files, trail)
     name = PurePosixPath(pod.run.output_path).name
     return build_statement(name, files, claim(pod, record, lines, key_version))
