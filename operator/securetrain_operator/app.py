@@ -22,6 +22,7 @@ from aiohttp import web
 from securetrain.api import names
 from securetrain.errors import BadConfiguration, SecuretrainError
 from securetrain_operator import handlers, health
+from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.adapters.events import KubeEvents
 from securetrain_operator.adapters.kube import KubeCluster
@@ -55,6 +56,7 @@ class App:
     cluster: KubeCluster
     store: WatchStore
     progress: MemoryProgress
+    board: MemoryBoard
     queue: WorkQueue
     resync: Resync
     certificate: ServingCertificate
@@ -67,13 +69,14 @@ class App:
         if not settings.vault_connections:
             raise BadConfiguration("vaultConnections is empty", fix="name at least one Vault")
         connection = settings.vault_connections[0]
-        clock, store, progress = SystemClock(), WatchStore(), MemoryProgress()
+        clock, store = SystemClock(), WatchStore()
+        progress, board = MemoryProgress(), MemoryBoard()
         records = ConfigMapRecords(cluster, settings.namespace, _sinks(settings))
         events = KubeEvents(cluster, clock)
         certificate = ServingCertificate(
             lambda: vault.issue_gateway_certificate(connection, settings.gateway_names), clock
         )
-        common = (cluster, records, vault, events, progress)
+        common = (cluster, records, vault, events, progress, board)
         reconciler = Reconciler(store, *common, settings, clock, certificate.gateway_ca)
         queue = WorkQueue(reconciler.reconcile, workers=settings.workers)
         resync = Resync(
@@ -89,6 +92,7 @@ class App:
             cluster=cluster,
             store=store,
             progress=progress,
+            board=board,
             queue=queue,
             resync=resync,
             certificate=certificate,
@@ -146,6 +150,7 @@ class App:
     def _changed(self, uid: str, kind: str, deleted: bool) -> None:
         if deleted and kind == TRAINING_JOBS:
             self.progress.forget(uid)
+            self.board.forget(uid)
         self.queue.enqueue(uid)
 
     def _checks(self) -> tuple[dict[str, health.Check], dict[str, health.Check]]:

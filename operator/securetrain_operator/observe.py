@@ -24,7 +24,15 @@ from securetrain_operator.core.observed import (
     wanted,
 )
 from securetrain_operator.core.record import LaunchRecord
-from securetrain_operator.ports import Cluster, Object, ProgressBoard, Records, Store, Vault
+from securetrain_operator.ports import (
+    Cluster,
+    GrantBoard,
+    Object,
+    ProgressBoard,
+    Records,
+    Store,
+    Vault,
+)
 from securetrain_operator.settings import Settings
 
 
@@ -38,6 +46,7 @@ class Observer:
         records: Records,
         vault: Vault,
         progress: ProgressBoard,
+        board: GrantBoard,
         settings: Settings,
     ) -> None:
         self._store = store
@@ -45,6 +54,7 @@ class Observer:
         self._records = records
         self._vault = vault
         self._progress = progress
+        self._board = board
         self._settings = settings
 
     async def look(self, item: Object) -> Observed:
@@ -70,6 +80,7 @@ class Observer:
             children=children,
             pods=await self._pods(job, record, children),
             progress=self._progress.latest(job.ref.uid),
+            asking=self._board.waiting(job.ref.uid),
         )
 
     async def _children(self, job: Job, record: LaunchRecord | None) -> Mapping[Purpose, Child]:

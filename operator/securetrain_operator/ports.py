@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from securetrain.api.gateway import KeyGrant, ProgressReport, WrappedDek
 from securetrain.api.names import Purpose, Split
 from securetrain.vault.connection import VaultConnection
+from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.record import Change, LaunchRecord, ModelKey
 
 DigestFor = Callable[[int], bytes]
@@ -163,6 +164,16 @@ class WrappedToken:
     accessor: str
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class HeldTokens:
+    """Issued wrapping tokens, while they can be spent; never shown nor stored."""
+
+    connection: VaultConnection
+    tokens: Sequence[WrappedToken]
+    until: float
+    """Seconds since the epoch; later Vault does not tell a spent token from one that ran out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A DER signature and the public key that verifies it."""
@@ -197,6 +208,30 @@ class ProgressBoard(Protocol):
 
     def latest(self, uid: str) -> tuple[ProgressReport, str] | None:
         """The last report of a job and its time."""
+        ...
+
+
+class GrantBoard(Protocol):
+    """What the gateway knows of grants beyond the launch record; in memory only."""
+
+    def hold(self, pod_uid: str, tokens: HeldTokens, now: float) -> None:
+        """Keep the wrapping tokens of a pod's grant until they run out."""
+        ...
+
+    def take(self, pod_uid: str) -> HeldTokens | None:
+        """The tokens of a pod's grant, once; None if they are not known (any more)."""
+        ...
+
+    def wait(self, uid: str, pod_uid: str, reason: Diagnosis) -> bool:
+        """Note why a job's pod has no keys yet; False if that was known."""
+        ...
+
+    def waiting(self, uid: str) -> tuple[str, Diagnosis] | None:
+        """UID of the pod that asked last and was put off, and why."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """Drop what a job waits for: its pod has its keys, or the job no longer exists."""
         ...
 
 

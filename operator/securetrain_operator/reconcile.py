@@ -26,6 +26,7 @@ from securetrain_operator.ports import (
     Clock,
     Cluster,
     Events,
+    GrantBoard,
     Object,
     ProgressBoard,
     Records,
@@ -60,6 +61,7 @@ class Reconciler:
         vault: Vault,
         events: Events,
         progress: ProgressBoard,
+        board: GrantBoard,
         settings: Settings,
         clock: Clock,
         gateway_ca: Callable[[], str],
@@ -70,7 +72,7 @@ class Reconciler:
         self._events = events
         self._settings = settings
         self._clock = clock
-        self._observer = Observer(store, cluster, records, vault, progress, settings)
+        self._observer = Observer(store, cluster, records, vault, progress, board, settings)
         self._actor = Actor(cluster, records, vault, settings, clock, gateway_ca)
         self._mirrored: dict[str, tuple[str, bool]] = {}
 

@@ -22,6 +22,7 @@ from securetrain.api import names
 from securetrain.api.gateway import ResultsRequest
 from securetrain.api.names import Purpose
 from securetrain_operator import kinds
+from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.records import ConfigMapRecords
@@ -84,6 +85,7 @@ class Scene:
             FakeVault(),
             FakeEvents(),
             FakeProgress(),
+            MemoryBoard(),
             settings(namespace=OPERATOR_NAMESPACE),
             SystemClock(),
             lambda: "the CA of the gateway",

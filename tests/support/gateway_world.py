@@ -24,6 +24,7 @@ from securetrain.api.names import (
 )
 from securetrain.api.types import JobSpec
 from securetrain.vault.connection import VaultConnection
+from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.build.job import Launch, child_job
 from securetrain_operator.build.network import network_policy
 from securetrain_operator.core.record import ChildRecord, LaunchRecord
@@ -123,6 +124,7 @@ class World:
         self.vault = SigningVault()
         self.events = FakeEvents()
         self.progress = FakeProgress()
+        self.board = MemoryBoard()
         self.wakeup = FakeWakeup()
         self.refused: list[dict[str, str]] = []
         self.settings = settings(**setting_changes)
@@ -254,6 +256,7 @@ class World:
             self.vault,
             self.events,
             self.progress,
+            self.board,
             self.wakeup,
             self.settings,
             self.clock,

@@ -10,6 +10,7 @@ from securetrain.api.names import Purpose
 from securetrain.api.types import GateStatus, Metric
 from securetrain.signing.bundle import build_bundle
 from securetrain.signing.statement import build_statement
+from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.core.record import (
     GrantRecord,
     LaunchRecord,
@@ -93,6 +94,7 @@ class World:
         self.vault = FakeVault(self.trip)
         self.events = FakeEvents()
         self.progress = FakeProgress()
+        self.board = MemoryBoard()
         self.settings = settings()
         label = {names.NAMESPACE_LABEL: names.NAMESPACE_LABEL_VALUE}
         self.cluster.put("v1/namespaces", None, {"metadata": {"name": NAMESPACE, "labels": label}})
@@ -110,6 +112,7 @@ class World:
             self.vault,
             self.events,
             self.progress,
+            self.board,
             self.settings,
             self.clock,
             lambda: "the CA of the gateway",

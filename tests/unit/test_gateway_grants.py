@@ -20,6 +20,7 @@ from securetrain.errors import (
     VaultUnavailable,
     WrongKey,
 )
+from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import ApiUnavailable
 from support.fakes import JOBS
@@ -384,6 +385,26 @@ async def test_while_vault_is_not_there_nothing_is_recorded(
         assert world.record_text == before
         world.vault.faults.clear()
         assert (await client.grant(pod))[0] == 200
+
+
+async def test_what_an_attested_pod_waits_for_is_shown_until_it_has_its_keys() -> None:
+    world = World()
+    pod = world.pod()
+    world.vault.faults["check"] = VaultSealed("Vault is sealed", fix="unseal it")
+    async with world.client() as client:
+        for _ in range(2):
+            await client.grant(pod)
+        told = world.board.waiting(JOB_UID)
+        assert told == ("pod-abcde", Diagnosis("VaultSealed", "Vault is sealed", "unseal it"))
+        assert world.wakeup.woken == [JOB_UID], "the same again wakes nobody"
+        stranger = world.pod(suffix="zzzzz")
+        world.tamper(stranger, lambda p: p["metadata"].update(generation=2))
+        world.vault.faults["check"] = VaultUnavailable("away")
+        await client.grant(stranger)
+        assert world.board.waiting(JOB_UID) == told
+        world.vault.faults.clear()
+        assert (await client.grant(pod))[0] == 200
+    assert world.board.waiting(JOB_UID) is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from securetrain.errors import (
     VaultUnavailable,
 )
 from securetrain.signing import dsse
+from securetrain_operator.core.diagnose import Diagnosis
 from support.fakes import BATCH_JOBS, JOBS, PODS
 from support.world import (
     NAME,
@@ -357,6 +358,23 @@ async def test_an_image_that_cannot_be_pulled_is_named_and_waited_for() -> None:
     await world.run()
     assert (world.status["phase"], world.reason) == ("Pending", "ImagePullFailed")
     assert "no such image really" in world.status["conditions"][0]["message"]
+
+
+async def test_why_the_gateway_puts_a_running_pod_off_is_what_the_job_waits_for() -> None:
+    world = World()
+    await world.run()
+    pod = world.put_pod(Purpose.TRAIN)
+    world.board.wait(UID, "an earlier pod", Diagnosis("GuardMissing", "missing", "install them"))
+    await world.run()
+    assert (world.status["phase"], world.reason) == ("Training", "WaitingForKeys")
+    sealed = Diagnosis("VaultSealed", "Vault is sealed", "unseal it")
+    world.board.wait(UID, pod["metadata"]["uid"], sealed)
+    await world.run()
+    assert (world.status["phase"], world.reason) == ("Training", "VaultSealed")
+    assert world.status["conditions"][0]["message"] == "Vault is sealed. Fix: unseal it"
+    world.grant(Purpose.TRAIN, pod)
+    await world.run()
+    assert world.reason == "Training"
 
 
 async def test_grants_are_capped_once_no_pod_is_left_that_has_keys() -> None:

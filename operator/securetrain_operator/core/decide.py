@@ -279,7 +279,16 @@ def _active(
         return Plan((plan.SetDeadline(which, spec.active_deadline_seconds),))
     pods, age = observed.pods_of(purpose), max(0.0, now - child.created)
     waiting = diagnose.waiting(pods, suspended=child.suspended, age=age)
+    waiting = waiting or _put_off(purpose, observed, record)
     return Plan(waiting=waiting, again_after=settings.resync_seconds)
+
+
+def _put_off(purpose: Purpose, observed: Observed, record: LaunchRecord) -> Diagnosis | None:
+    """Why the gateway has no keys yet for a pod that runs."""
+    uid, reason = observed.asking or ("", None)
+    running = {p["metadata"]["uid"] for p in observed.pods_of(purpose) if diagnose.is_running(p)}
+    granted = any(grant.pod_uid == uid for grant in record.grants)
+    return reason if uid in running and not granted else None
 
 
 def _grants_exhausted(

@@ -20,6 +20,7 @@ from securetrain.api.types import TERMINAL_PHASES, JobSpec
 from securetrain.errors import AuditBroken, SecuretrainError
 from securetrain.validation import first_problem
 from securetrain_operator.core import times
+from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.record import LaunchRecord
 
 Object = Mapping[str, Any]
@@ -86,6 +87,8 @@ class Observed:
     pods: tuple[Object, ...] = ()
     """Pods with the job's UID label, ours or not."""
     progress: tuple[ProgressReport, str] | None = None
+    asking: tuple[str, Diagnosis] | None = None
+    """UID of the pod that the gateway put off last, and why."""
     broken: AuditBroken | None = None
     """Why the launch record cannot be trusted; then `record` is None and nothing may be done."""
 

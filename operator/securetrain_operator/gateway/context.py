@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 from securetrain.api.conditions import cut
 from securetrain.api.types import JobSpec
 from securetrain.errors import (
+    GrantLost,
     IntegrityError,
     NotOurPod,
     PolicyDenied,
@@ -17,11 +19,22 @@ from securetrain.errors import (
     VaultMisconfigured,
 )
 from securetrain.vault.connection import VaultConnection
+from securetrain_operator.core import diagnose
 from securetrain_operator.core.observed import parse_job
 from securetrain_operator.errors import GrantsExhausted
 from securetrain_operator.gateway.gatekeeper import Attested
+from securetrain_operator.gateway.problems import status_of
 from securetrain_operator.kinds import TRAINING_JOBS
-from securetrain_operator.ports import Clock, Cluster, Events, Object, Records, Vault, Wakeup
+from securetrain_operator.ports import (
+    Clock,
+    Cluster,
+    Events,
+    GrantBoard,
+    Object,
+    Records,
+    Vault,
+    Wakeup,
+)
 from securetrain_operator.settings import Settings
 
 FATAL: Final = (PolicyDenied, IntegrityError, GrantsExhausted)
@@ -36,6 +49,7 @@ class Services:
     records: Records
     vault: Vault
     events: Events
+    board: GrantBoard
     wakeup: Wakeup
     settings: Settings
     clock: Clock
@@ -87,6 +101,21 @@ async def failing(services: Services, pod: Attested) -> AsyncIterator[None]:
     except FATAL as error:
         await fail(services, pod.uid, error)
         raise
+
+
+@asynccontextmanager
+async def showing_waits(services: Services, pod: Attested) -> AsyncIterator[None]:
+    """Show in the job's status what its attested pod waits for, until it has its keys."""
+    try:
+        yield
+    except SecuretrainError as error:
+        waits = status_of(error) == HTTPStatus.SERVICE_UNAVAILABLE
+        if waits and not isinstance(error, GrantLost):  # which the pod does not wait for: it ends
+            reason = diagnose.from_error(error)
+            if services.board.wait(pod.uid, pod.caller.pod_uid, reason):
+                services.wakeup.enqueue(pod.uid)
+        raise
+    services.board.forget(pod.uid)
 
 
 async def fail(services: Services, uid: str, error: SecuretrainError) -> None:

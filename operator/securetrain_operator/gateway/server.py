@@ -31,7 +31,7 @@ from securetrain.errors import (
 )
 from securetrain_operator.errors import AlreadyReported
 from securetrain_operator.gateway import problems
-from securetrain_operator.gateway.context import Services, failing
+from securetrain_operator.gateway.context import Services, failing, showing_waits
 from securetrain_operator.gateway.gatekeeper import Gatekeeper
 from securetrain_operator.gateway.grants import Grants
 from securetrain_operator.gateway.limits import PeerLimiter
@@ -42,6 +42,7 @@ from securetrain_operator.ports import (
     Clock,
     Cluster,
     Events,
+    GrantBoard,
     ProgressBoard,
     Records,
     Vault,
@@ -71,6 +72,7 @@ class Gateway:
         vault: Vault,
         events: Events,
         progress: ProgressBoard,
+        board: GrantBoard,
         wakeup: Wakeup,
         settings: Settings,
         clock: Clock,
@@ -78,7 +80,7 @@ class Gateway:
         refusals: Refusals = to_stdout,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
-        self._services = Services(cluster, records, vault, events, wakeup, settings, clock)
+        self._services = Services(cluster, records, vault, events, board, wakeup, settings, clock)
         self._progress = progress
         self._gatekeeper = Gatekeeper(cluster, records, settings, clock)
         self._grants = Grants(self._services)
@@ -105,7 +107,7 @@ class Gateway:
 
     async def _post_grants(self, request: web.Request) -> web.Response:
         pod = await self._gatekeeper.admit(request.headers.get("Authorization"), request.remote)
-        async with failing(self._services, pod):
+        async with failing(self._services, pod), showing_waits(self._services, pod):
             asked = parse(GrantRequest, await request.read())
             return _json(await self._grants.issue(pod, asked))
 
