@@ -29,6 +29,7 @@ MAX_LOG_LINE: Final = 1 << 20
 
 _OPERATORS: Final = tuple(vault_role(purpose, "") for purpose in Purpose)
 """How the policies begin under which the operator decrypts."""
+_NEVER: Final = "9999"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +133,10 @@ def compare(
     prefix = f"stj/{job_uid}/"
     ours = [call for call in calls if call.correlation.startswith(prefix) and call.kind != "other"]
     answered = [call for call in calls if not call.failed]
-    untagged = [call for call in _untagged_decrypts(answered, records)]
+    untagged = list(_untagged_decrypts(answered, records))
     findings = list(_calls_without_record(ours, records))
     findings += [_of_operator(call) for call in untagged if call.by_operator]
-    findings += _grants_without_calls(ours, records)
+    findings += _grants_without_calls(answered, records, prefix)
     findings += _signatures_without_calls(ours, records)
     unwraps, unwrap_findings = _match_unwraps(answered, records, prefix)
     findings += unwrap_findings
@@ -154,12 +155,13 @@ def _untagged_decrypts(
     if not keks:
         return
     ended = any(_of_kind(records, "job.finished"))
-    first, last = _second(records[0].time), _second(records[-1].time) if ended else "~"
+    first, last = _second(records[0].time), _second(records[-1].time) if ended else _NEVER
     for call in answered:
         tagged = call.correlation.startswith("stj/")
-        if call.kind == "decrypt" and not tagged and call.path.split("/")[-1] in keks:
-            if first <= _second(call.time) <= last:
-                yield call
+        in_time = not call.time or first <= _second(call.time) <= last
+        by_kek = call.kind == "decrypt" and call.path.split("/")[-1] in keks
+        if by_kek and in_time and not tagged:
+            yield call
 
 
 def _of_operator(call: VaultCall) -> Finding:
@@ -174,8 +176,10 @@ def _calls_without_record(
     calls: Sequence[VaultCall], records: Sequence[Record]
 ) -> Iterator[Finding]:
     known = {f"{record.seq}/{record.sha256}" for record in records}
+    grants = {f"{grant.seq}/{grant.sha256}" for grant in _of_kind(records, "grant.recorded")}
     for call in calls:
-        if call.correlation.split("/", 2)[2] not in known:
+        accounting = grants if call.kind == "decrypt" else known
+        if call.correlation.split("/", 2)[2] not in accounting:
             yield Finding(
                 f"Vault answered a {call.kind} at {call.time} that no audit record accounts for",
                 "a record was removed or changed, or the trail is older than the log",
@@ -183,23 +187,20 @@ def _calls_without_record(
 
 
 def _grants_without_calls(
-    calls: Sequence[VaultCall], records: Sequence[Record]
+    answered: Sequence[VaultCall], records: Sequence[Record], prefix: str
 ) -> Iterator[Finding]:
-    answered = Counter(
-        call.correlation for call in calls if call.kind == "decrypt" and not call.failed
-    )
-    recorded = {
-        record.data.get("podUID"): record for record in records if _is(record, "grant.recorded")
+    """A grant that was answered has all its decrypts; one left in doubt has no more than that."""
+    issued = {
+        grant.seq: len(record.data["accessors"])
+        for record in _of_kind(records, "grant.issued")
+        if (grant := _grant_of(record, records))
     }
-    for issued in records:
-        if not _is(issued, "grant.issued"):
-            continue
-        grant = recorded.get(issued.data.get("podUID"))
-        tag = f"/{grant.seq}/{grant.sha256}" if grant else "/"
-        found = sum(number for name, number in answered.items() if name.endswith(tag))
-        if found != len(issued.data["accessors"]):
+    for grant in _of_kind(records, "grant.recorded"):
+        found = len(_decrypts_of(grant, answered, prefix))
+        wanted = issued.get(grant.seq, min(found, len(_keys(grant))))
+        if found != wanted:
             yield Finding(
-                f"record {issued.seq} accounts for {len(issued.data['accessors'])} keys,"
+                f"record {grant.seq} accounts for {wanted} keys,"
                 f" Vault's log shows {found} decrypts",
                 "use the log of the whole time that the job ran, of every Vault node",
             )
@@ -209,9 +210,8 @@ def _signatures_without_calls(
     calls: Sequence[VaultCall], records: Sequence[Record]
 ) -> Iterator[Finding]:
     signed = {call.correlation for call in calls if call.kind == "sign" and not call.failed}
-    requests = [record for record in records if _is(record, "sign.requested")]
-    made = any(_is(record, "signed") for record in records)
-    tags = [f"/{record.seq}/{record.sha256}" for record in requests]
+    tags = [f"/{record.seq}/{record.sha256}" for record in _of_kind(records, "sign.requested")]
+    made = any(_of_kind(records, "signed"))
     if made and not any(name.endswith(tag) for name in signed for tag in tags):
         yield Finding(
             "the trail has a signature that Vault's log does not show",
@@ -253,9 +253,8 @@ def _other_tokens(
     hash_accessor: Callable[[str], str],
 ) -> Iterator[Finding]:
     """Tokens that the chain names and that Vault did not issue for that grant."""
-    grants = {grant.data.get("podUID"): grant for grant in _of_kind(records, "grant.recorded")}
     for record in _of_kind(records, "grant.issued"):
-        grant = grants.get(record.data.get("podUID"))
+        grant = _grant_of(record, records)
         calls = _decrypts_of(grant, answered, prefix) if grant else []
         known = frozenset[str]().union(*(call.tokens for call in calls))
         for token in record.data["accessors"]:
@@ -269,6 +268,21 @@ def _other_tokens(
 def _decrypts_of(grant: Record, answered: Sequence[VaultCall], prefix: str) -> list[VaultCall]:
     tag = f"{prefix}{grant.seq}/{grant.sha256}"
     return [call for call in answered if call.kind == "decrypt" and call.correlation == tag]
+
+
+def _grant_of(issued: Record, records: Sequence[Record]) -> Record | None:
+    """The grant that a `grant.issued` completes: the last one before it of that pod."""
+    before = [
+        grant
+        for grant in _of_kind(records, "grant.recorded")
+        if grant.seq < issued.seq and grant.data.get("podUID") == issued.data.get("podUID")
+    ]
+    return before[-1] if before else None
+
+
+def _keys(grant: Record) -> Sequence[Mapping[str, Any]]:
+    keys: Sequence[Mapping[str, Any]] = grant.data.get("keys") or ()
+    return keys
 
 
 def _of_kind(records: Sequence[Record], kind: str) -> Iterator[Record]:

@@ -6,13 +6,22 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from localcluster.openbao import OpenBao
 from securetrain.api.gateway import KeyGrant, WrappedDek
-from securetrain.api.names import Purpose, Split, dek_associated_data, model_dek_context
+from securetrain.api.names import (
+    Purpose,
+    Split,
+    correlation_id,
+    dek_associated_data,
+    model_dek_context,
+)
+from securetrain.audit import chain
+from securetrain.audit.reconcile import Agreement, compare, parse_vault_log
 from securetrain.errors import (
     BadConfiguration,
     GrantLost,
@@ -322,3 +331,64 @@ class TestBroker:
         assert "PRIVATE KEY" in issued.key.reveal_text()
         with pytest.raises(VaultMisconfigured):
             await broker.issue_gateway_certificate(kit.connection, ("elsewhere.example",))
+
+
+def test_vaults_own_log_tells_grants_from_thefts(
+    kit: vaultkit.Kit, train: VaultClient, dek: Secret
+) -> None:
+    uid = "uid-reconcile"
+    first = chain.genesis(NS, "digits", uid, "0" * 64)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    data = {"podUID": "p", "podIP": "127.0.0.1", "keys": [{"name": "train", "kek": KEK}]}
+    line = chain.make_line(
+        job_uid=uid, seq=1, prev=first, kind="grant.recorded", time=now, data=data
+    )
+    trail = chain.verify_chain([line], first)
+    start = len(kit.server.audit_log.read_text().splitlines())
+
+    def compared() -> Agreement:
+        lines = kit.server.audit_log.read_text().splitlines()[start:]
+        return compare(uid, trail, list(parse_vault_log(lines)))
+
+    key = wrapped(kit, dek)
+    tag = correlation_id(uid, 1, trail[0].sha256)
+    item = wrap_key(train, key, ttl=30, correlation=tag)
+    open_grant(kit, item.grant)
+    with kit.admin() as owner:
+        Custodian(owner, MOUNT, KEK).unwrap(key.ciphertext, AD)
+    assert compared() == Agreement(1, 0, 1, owner_decrypts=1, findings=())
+
+    stolen = wrap_key(train, key, ttl=30, correlation=None)
+    assert [finding.what.split(" at ")[1] for finding in compared().findings] == [PATH]
+    assert open_grant(kit, stolen.grant) == dek
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "by_itself"),
+    [
+        ("POST", "sys/wrapping/unwrap", True),
+        ("POST", "sys/wrapping/unwrap", False),
+        ("POST", "sys/wrapping/rewrap", False),
+        ("GET", "cubbyhole/response", True),
+    ],
+)
+def test_vaults_own_log_shows_who_spent_a_token(
+    kit: vaultkit.Kit, train: VaultClient, dek: Secret, method: str, path: str, by_itself: bool
+) -> None:
+    uid = "uid-spent"
+    first = chain.genesis(NS, "digits", uid, "0" * 64)
+    data = {"podUID": "p", "podIP": "10.0.0.9", "keys": [{"name": "train", "kek": KEK}]}
+    time = "2026-01-01T00:00:00Z"
+    line = chain.make_line(
+        job_uid=uid, seq=1, prev=first, kind="grant.recorded", time=time, data=data
+    )
+    trail = chain.verify_chain([line], first)
+    start = len(kit.server.audit_log.read_text().splitlines())
+    tag = correlation_id(uid, 1, trail[0].sha256)
+    token = wrap_key(train, wrapped(kit, dek), ttl=30, correlation=tag).grant.token
+    login = token if by_itself else kit.server.root_token.reveal_text()
+    body = None if by_itself else {"token": token}
+    assert kit.raw(method, path, body, login)[0] == 200
+    lines = kit.server.audit_log.read_text().splitlines()[start:]
+    found = compare(uid, trail, list(parse_vault_log(lines)))
+    assert ["from 127.0.0.1, not" in finding.what for finding in found.findings] == [True]
