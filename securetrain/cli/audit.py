@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic.alias_generators import to_camel
 from rich.text import Text
 
 from securetrain import jobs
 from securetrain.api.digest import canonical_sha256
 from securetrain.api.names import HEAD_KEY
-from securetrain.api.types import JobSpec
+from securetrain.api.types import TERMINAL_PHASES, JobSpec
 from securetrain.audit import chain, reconcile
 from securetrain.cli import kube, render
 from securetrain.cli.jobs import ContextOption, NamespaceOption
@@ -26,6 +28,7 @@ from securetrain.signing.head import verify_head
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the job.")]
 HIDDEN: Final = frozenset({"seq", "prev"})
+OWN_LOG: Final = "use the operator's own log of audit records"
 GRANT_FIELDS: Final = ("podName", "podIP", "purpose", "keys")
 
 audit_app = typer.Typer(name="audit", help="Read and check a job's audit trail.")
@@ -79,24 +82,32 @@ def verify(
     context: ContextOption = None,
     vault_log: Annotated[Path | None, typer.Option(help="Vault's audit log (file device).")] = None,
     vault_device: Annotated[
-        str | None, typer.Option(help="Path of that audit device: match unwraps too.")
+        str | None, typer.Option(help="Path of that audit device: compare accessors too.")
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Check the chain, its signed head, and that Vault's own log agrees both ways."""
+    """Check the chain, its signed head, and that Vault's own log agrees both ways.
+
+    Lists all that disagrees, and then exits with 12.
+    """
     trail = _Trail.read(name, namespace, context)
     records = trail.verified()
+    trail.check_status(records)
     head = trail.check_head(read_text("--key", key).encode(), records)
     lines = [f"✓ chain      {len(records)} records", f"✓ head       {head}"]
     value: dict[str, Any] = {"records": len(records), "head": records[-1].sha256}
+    found: tuple[reconcile.Finding, ...] = ()
     if vault_log is not None:
         agreement = _compare(trail.uid, records, vault_log, vault_device)
-        _require_agreement(agreement)
-        counts = f"{agreement.decrypts} decrypts, {agreement.signs} signatures"
-        unwraps = f", {agreement.unwraps} unwraps" if vault_device else ""
-        lines.append(f"✓ Vault log  {counts}{unwraps}: each has its record")
-        value["vault"] = {"decrypts": agreement.decrypts, "signs": agreement.signs}
-    render.emit(output, value, *(Text(line) for line in lines))
+        found = agreement.findings
+        lines += _agreement_lines(agreement)
+        value["vault"] = asdict(agreement, dict_factory=_wire)
+    render.emit(output, value, *(Text(render.printable(line)) for line in lines))
+    if found:
+        raise AuditBroken(
+            f"Vault's log and the trail disagree in {len(found)} ways: {found[0].what}",
+            fix=found[0].fix,
+        )
 
 
 class _Trail:
@@ -106,6 +117,7 @@ class _Trail:
         self.uid = str(job["metadata"]["uid"])
         self.lines = tuple(lines)
         self._head = head
+        self._status = job.get("status") or {}
         metadata = job["metadata"]
         self._genesis = chain.genesis(
             metadata["namespace"],
@@ -119,8 +131,8 @@ class _Trail:
         """The trail as the cluster shows it; raises JobNotFound."""
         api = kube.api(context)
         namespace = kube.namespace_or_default(namespace, context)
+        job = jobs.read(api, namespace, name)  # first: the mirror only grows after its status
         data = jobs.audit_data(api, namespace, name)
-        job = jobs.read(api, namespace, name)
         return cls(job, jobs.audit_lines(data), data.get(HEAD_KEY))
 
     def verified(self) -> tuple[chain.Record, ...]:
@@ -130,8 +142,34 @@ class _Trail:
             raise AuditBroken("the audit trail is empty", fix="wait until the job has begun")
         return records
 
+    def check_status(self, records: Sequence[chain.Record]) -> None:
+        """Raise AuditBroken unless the trail goes on from where the job's status saw it.
+
+        Users of the namespace can edit the mirror, but only the operator writes the status.
+        """
+        told = self._status.get("audit")
+        if told is None:
+            return
+        length = int(told["records"])
+        if len(records) < length:
+            raise AuditBroken(
+                f"the trail has {len(records)} records, the job's status tells of {length}:"
+                " records were cut off",
+                fix="if it just moved on, try again; else use the operator's own log of records",
+            )
+        if length and records[length - 1].sha256 != told["head"]:
+            raise AuditBroken(
+                f"record {length} of the trail is not the one that the job's status names",
+                fix=OWN_LOG,
+            )
+
     def check_head(self, public_key_pem: bytes, records: Sequence[chain.Record]) -> str:
         """Words on the signed head; raises AuditBroken if it is of another chain."""
+        if self._head is None and self._status.get("phase") in TERMINAL_PHASES:
+            raise AuditBroken(
+                "the job has ended, and no signed head proves that its trail is whole",
+                fix=f"if Vault is away, wait until the operator has signed it; else {OWN_LOG}",
+            )
         if self._head is None:
             return f"{records[-1].sha256[:16]}…, not signed yet: the job goes on"
         signed = verify_head(self._head, public_key_pem)
@@ -140,7 +178,7 @@ class _Trail:
             raise AuditBroken(
                 f"the trail has {len(records)} records, the signed head is of {signed.records}:"
                 " records were cut off, or added",
-                fix="use the operator's own log of audit records",
+                fix=OWN_LOG,
             )
         return f"{signed.head[:16]}…, signed"
 
@@ -163,11 +201,16 @@ def _compare(
         return reconcile.compare(uid, records, calls, hashed)
 
 
-def _require_agreement(agreement: reconcile.Agreement) -> None:
-    if agreement.findings:
-        first, *others = agreement.findings
-        more = f" (and {len(others)} more)" if others else ""
-        raise AuditBroken(f"Vault's log and the trail disagree: {first.what}{more}", fix=first.fix)
+def _agreement_lines(found: reconcile.Agreement) -> list[str]:
+    counts = f"{found.decrypts} decrypts, {found.signs} signatures, {found.unwraps} unwraps"
+    mark, end = ("✗", "not all agree") if found.findings else ("✓", "each has its record")
+    owners = f"owner decrypts {found.owner_decrypts}"
+    listed = [f"✗ {finding.what}. Fix: {finding.fix}" for finding in found.findings]
+    return [f"{mark} Vault log  {counts}: {end}; {owners}", *listed]
+
+
+def _wire(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {to_camel(name): value for name, value in fields}
 
 
 def _kind(record: chain.Record) -> str:
