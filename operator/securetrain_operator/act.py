@@ -16,7 +16,7 @@ from securetrain_operator import kinds
 from securetrain_operator.build.account import service_account
 from securetrain_operator.build.fidelity import differences
 from securetrain_operator.build.job import Launch, child_job
-from securetrain_operator.build.network import network_policy
+from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core import plan, transitions
 from securetrain_operator.core.decide import connection_of, signer
 from securetrain_operator.core.observed import Observed
@@ -51,9 +51,13 @@ class Actor:
             case plan.CreateRecord():
                 await self._create_record(observed, item)
             case plan.EnsureAccount():
-                await self._ensure_account(observed.job.ref.namespace)
+                namespace = observed.job.ref.namespace
+                await self._ensure_account(namespace)
+                await self._ensure_network_policy(default_deny(namespace))
             case plan.EnsureNetworkPolicy():
-                await self._ensure_network_policy(observed)
+                connection = self._connection(observed)
+                wanted = network_policy(observed.job.ref, self._settings, connection)
+                await self._ensure_network_policy(wanted)
             case plan.LaunchJob():
                 await self._launch(action.purpose, observed)
             case plan.DeleteChild():
@@ -114,17 +118,15 @@ class Actor:
         if found is None:
             await self._cluster.create(kinds.ACCOUNTS, namespace, service_account(namespace))
 
-    async def _ensure_network_policy(self, observed: Observed) -> None:
-        ref = observed.job.ref
-        wanted = network_policy(ref, self._settings, self._connection(observed))
-        name = wanted["metadata"]["name"]
-        found = await self._cluster.read(kinds.NETWORK_POLICIES, ref.namespace, name)
+    async def _ensure_network_policy(self, wanted: Object) -> None:
+        name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
+        found = await self._cluster.read(kinds.NETWORK_POLICIES, namespace, name)
         if found is None:
-            await self._cluster.create(kinds.NETWORK_POLICIES, ref.namespace, wanted)
+            await self._cluster.create(kinds.NETWORK_POLICIES, namespace, wanted)
         elif not _same(wanted, found):
             version = {"resourceVersion": found["metadata"]["resourceVersion"]}
             body = {**wanted, "metadata": wanted["metadata"] | version}
-            await self._cluster.replace(kinds.NETWORK_POLICIES, ref.namespace, body)
+            await self._cluster.replace(kinds.NETWORK_POLICIES, namespace, body)
 
     async def _launch(self, purpose: Purpose, observed: Observed) -> None:
         """Audit, create, record: only the last step lets the gateway give keys to its pods."""
@@ -206,5 +208,5 @@ def _same(wanted: Object, found: Object) -> bool:
     return bool(
         found.get("spec") == wanted["spec"]
         and wanted["metadata"]["labels"].items() <= (meta.get("labels") or {}).items()
-        and meta.get("ownerReferences") == wanted["metadata"]["ownerReferences"]
+        and meta.get("ownerReferences") == wanted["metadata"].get("ownerReferences")
     )

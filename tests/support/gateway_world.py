@@ -26,7 +26,7 @@ from securetrain.api.types import JobSpec
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.build.job import Launch, child_job
-from securetrain_operator.build.network import network_policy
+from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core.record import ChildRecord, LaunchRecord
 from securetrain_operator.gateway.server import Gateway
 from securetrain_operator.ports import DigestFor, Object, Signature
@@ -140,6 +140,7 @@ class World:
         connection = self.settings.vault_connections[0]
         policy = network_policy(self.job, self.settings, connection)
         self.cluster.put(NETWORK_POLICIES, NAMESPACE, policy)
+        self.cluster.put(NETWORK_POLICIES, NAMESPACE, default_deny(NAMESPACE))
         record = LaunchRecord(
             job=self.job, spec_sha256=canonical_sha256(self.spec.run_content()), phase="Training"
         )

@@ -20,6 +20,7 @@ from securetrain.errors import (
     VaultUnavailable,
     WrongKey,
 )
+from securetrain_operator.build.network import DEFAULT_DENY
 from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import ApiUnavailable
@@ -237,15 +238,16 @@ async def test_an_opening_does_not_matter_where_the_owner_does_not_demand_isolat
         assert (await client.grant(pod))[0] == 200
 
 
-async def test_our_own_network_policy_must_be_as_it_was_made() -> None:
+@pytest.mark.parametrize("name", ["stj-digits-v7", DEFAULT_DENY])
+async def test_our_own_network_policies_must_be_as_they_were_made(name: str) -> None:
     world = World()
     pod = world.pod()
-    ours = world.cluster.objects[(NETWORK_POLICIES, NAMESPACE, "stj-digits-v7")]
-    ours["spec"]["egress"].append({})
+    ours = world.cluster.objects[(NETWORK_POLICIES, NAMESPACE, name)]
+    ours["spec"].setdefault("egress", []).append({})
     async with world.client() as client:
         status, problem = await client.grant(pod)
         assert (status, problem["reason"]) == (503, "NotReady")
-        world.cluster.remove(NETWORK_POLICIES, NAMESPACE, "stj-digits-v7")
+        world.cluster.remove(NETWORK_POLICIES, NAMESPACE, name)
         status, problem = await client.grant(pod)
         assert (status, problem["reason"]) == (503, "NotReady")
     assert world.record.failure is None

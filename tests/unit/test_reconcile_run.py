@@ -18,7 +18,9 @@ from securetrain.errors import (
     VaultUnavailable,
 )
 from securetrain.signing import dsse
+from securetrain_operator.build.network import default_deny
 from securetrain_operator.core.diagnose import Diagnosis
+from securetrain_operator.gateway.isolation import selects
 from support.fakes import BATCH_JOBS, JOBS, PODS
 from support.world import (
     NAME,
@@ -233,6 +235,20 @@ async def test_a_service_account_that_exists_is_left_alone_and_pods_mount_no_tok
     assert stored == before
     pod = world.child(Purpose.TRAIN)["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
+
+
+async def test_pods_stay_closed_when_their_job_is_gone_and_its_own_policy_with_it() -> None:
+    world = World()
+    kind = "networking.k8s.io/v1/networkpolicies"
+    opened = {"metadata": default_deny(NAMESPACE)["metadata"], "spec": {"egress": [{}]}}
+    opened["metadata"]["ownerReferences"] = [{"uid": UID}]
+    world.cluster.put(kind, NAMESPACE, opened)
+    await world.run()
+    assert len(world.cluster.of_kind(kind)) == 2
+    world.cluster.remove(JOBS, NAMESPACE, NAME)
+    (left,) = world.cluster.of_kind(kind)
+    assert left["spec"] == default_deny(NAMESPACE)["spec"]
+    assert selects(left["spec"]["podSelector"], {JOB_UID_LABEL: UID})
 
 
 async def test_train_that_completes_without_results_has_failed() -> None:

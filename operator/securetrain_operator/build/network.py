@@ -1,5 +1,8 @@
 """A job's NetworkPolicy: nothing comes in, and only gateway, Vault and DNS are reached.
 
+It goes with its job, while a pod may still run for its grace period. So one more policy, which no
+job owns, closes all job pods of the namespace; policies add up, so it takes nothing away.
+
 Without egress CIDRs the Vault connection's own address is used if it is an IP address; a host name
 cannot stand in a NetworkPolicy, so then Vault is closed until the connection names its CIDRs.
 """
@@ -20,6 +23,27 @@ NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 DNS_NAMESPACE: Final = "kube-system"
 DNS_PORT: Final = 53
 HTTPS_PORT: Final = 443
+DEFAULT_DENY: Final = f"{names.CHILD_PREFIX}0-default-deny"
+"""No job's name begins with a digit, so no job's own policy can have this name."""
+
+
+def default_deny(namespace: str) -> dict[str, Any]:
+    """The NetworkPolicy that closes all job pods of a namespace, whatever becomes of their jobs."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": DEFAULT_DENY,
+            "namespace": namespace,
+            "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
+        },
+        "spec": {
+            "podSelector": {
+                "matchExpressions": [{"key": names.JOB_UID_LABEL, "operator": "Exists"}]
+            },
+            "policyTypes": ["Ingress", "Egress"],
+        },
+    }
 
 
 def network_policy(job: JobRef, settings: Settings, connection: VaultConnection) -> dict[str, Any]:

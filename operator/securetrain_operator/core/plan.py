@@ -27,7 +27,7 @@ class MarkFailed:
 
 @dataclass(frozen=True, slots=True)
 class EnsureAccount:
-    """The namespace's service account for jobs."""
+    """What all jobs of a namespace share: the service account, and the policy that closes pods."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from securetrain.errors import (
     WrongKey,
 )
 from securetrain.sealed.policy import PolicyRequest, check, parse_policy
-from securetrain_operator.build.network import network_policy
+from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core.record import LaunchRecord, ModelKey
 from securetrain_operator.errors import NotReady
 from securetrain_operator.gateway.context import Services, resolve
@@ -130,12 +130,14 @@ class Grants:
         ours = network_policy(job, services.settings, asked.resolved.connection)
         policies = await services.cluster.list(NETWORK_POLICIES, job.namespace, None)
         labels = pod.pod["metadata"].get("labels") or {}
-        if required and not intact(labels, policies, ours):
-            services.wakeup.enqueue(pod.uid)
-            raise NotReady(
-                f"NetworkPolicy {ours['metadata']['name']} is missing or is not as it was made",
-                fix=f"delete Job {pod.child.name}: the operator makes both again",
-            )
+        for built in (ours, default_deny(job.namespace)):
+            if required and not intact(labels, policies, built):
+                services.wakeup.enqueue(pod.uid)
+                raise NotReady(
+                    f"NetworkPolicy {built['metadata']['name']} is missing or is not as it was"
+                    " made",
+                    fix=f"delete Job {pod.child.name}: the operator makes both again",
+                )
         return openings(labels, policies, ours)
 
     async def _model_key(self, asked: Asked) -> ModelKey:

@@ -1,7 +1,7 @@
 """Is a pod cut off from the network but for what its job needs. Pure.
 
 NetworkPolicies add up: one more that selects the pod can open what ours closes. So all that select
-it are evaluated, by its live labels: ours must be there as it was built, and no other may open
+it are evaluated, by its live labels: ours must be there as they were built, and no other may open
 anything.
 """
 
@@ -14,12 +14,12 @@ from securetrain_operator.ports import Object
 
 
 def intact(labels: Mapping[str, str], policies: Sequence[Object], ours: Object) -> bool:
-    """Whether the job's own policy selects the pod and says exactly what it was built to say.
+    """Whether a policy of ours selects the pod and says exactly what it was built to say.
 
     Args:
         labels: the pod's live labels.
         policies: all NetworkPolicies of its namespace.
-        ours: the job's policy as the operator builds it.
+        ours: the policy as the operator builds it.
     """
     name = ours["metadata"]["name"]
     live = [policy for policy in policies if policy["metadata"]["name"] == name]
