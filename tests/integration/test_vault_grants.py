@@ -324,7 +324,8 @@ class TestBroker:
         assert caught.value.in_doubt is False
 
     async def test_signature_and_certificate(self, kit: vaultkit.Kit, broker: VaultBroker) -> None:
-        signature = await broker.sign(kit.connection, os.urandom(32), "stj/uid-1/9/abc")
+        digest = os.urandom(32)
+        signature = await broker.sign(kit.connection, lambda _: digest, "stj/uid-1/9/abc")
         assert signature.key_version == 1
         names = ("securetrain-gateway.securetrain.svc",)
         issued = await broker.issue_gateway_certificate(kit.connection, names)
