@@ -19,6 +19,7 @@ from securetrain_operator.core.observed import (
     Observed,
     Preconditions,
     claims,
+    jobs_enabled,
     parse_child,
     parse_job,
     wanted,
@@ -138,9 +139,7 @@ class Observer:
         return Preconditions(enabled, missing, guards, fault)
 
     async def _namespace_enabled(self, namespace: str) -> bool:
-        found = await self._cluster.read(kinds.NAMESPACES, None, namespace)
-        labels = (found or {"metadata": {}})["metadata"].get("labels") or {}
-        return bool(labels.get(names.NAMESPACE_LABEL) == names.NAMESPACE_LABEL_VALUE)
+        return jobs_enabled(await self._cluster.read(kinds.NAMESPACES, None, namespace))
 
     async def _has_claim(self, job: Job, claim: str) -> bool:
         return await self._cluster.read(kinds.CLAIMS, job.ref.namespace, claim) is not None

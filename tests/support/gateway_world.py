@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from securetrain.api.digest import canonical_sha256
 from securetrain.api.gateway import JobRef
 from securetrain.api.names import (
+    NAMESPACE_LABEL,
+    NAMESPACE_LABEL_VALUE,
     SERVICE_ACCOUNT,
     SPLITS_OF,
     Purpose,
@@ -137,6 +139,8 @@ class World:
     def _start(self) -> None:
         body = {"metadata": {"name": self.job.name, "uid": JOB_UID}, "spec": self.spec.to_wire()}
         self.cluster.put(JOBS, NAMESPACE, body)
+        label = {NAMESPACE_LABEL: NAMESPACE_LABEL_VALUE}
+        self.cluster.put("v1/namespaces", None, {"metadata": {"name": NAMESPACE, "labels": label}})
         connection = self.settings.vault_connections[0]
         policy = network_policy(self.job, self.settings, connection)
         self.cluster.put(NETWORK_POLICIES, NAMESPACE, policy)

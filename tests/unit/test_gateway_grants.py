@@ -342,6 +342,21 @@ async def test_missing_guards_are_waited_for_unless_settings_say_otherwise() -> 
             assert (world.record.grants, world.record.failure) == ((), None)
 
 
+@pytest.mark.parametrize("require_guards", [True, False])
+async def test_a_namespace_that_lost_its_label_gets_no_keys(require_guards: bool) -> None:
+    world = World(require_guards=require_guards)
+    pod = world.pod()
+    namespace = world.cluster.objects[("v1/namespaces", None, NAMESPACE)]
+    labels = namespace["metadata"].pop("labels")
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, "GuardMissing")
+        assert f"kubectl label namespace {NAMESPACE}" in problem["detail"]
+        assert (world.record.grants, world.record.failure) == ((), None)
+        namespace["metadata"]["labels"] = labels
+        assert (await client.grant(pod))[0] == 200
+
+
 async def test_grants_are_capped_per_phase() -> None:
     world = World(max_grants_per_phase=2)
     async with world.client() as client:

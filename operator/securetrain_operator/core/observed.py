@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from securetrain.api import names
 from securetrain.api.digest import canonical_sha256, sha256_hex
 from securetrain.api.gateway import JobRef, ProgressReport
 from securetrain.api.names import Purpose
@@ -118,6 +119,12 @@ class Observed:
         known = self.record.children.get(purpose) if self.record else None
         own = [pod for pod in self.pods if known and controller_uid(pod) == known.uid]
         return tuple(sorted(own, key=lambda pod: pod["metadata"].get("creationTimestamp") or ""))
+
+
+def jobs_enabled(namespace: Object | None) -> bool:
+    """Whether a namespace carries the label that platform admins set, and so all guards hold."""
+    labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
+    return bool(labels.get(names.NAMESPACE_LABEL) == names.NAMESPACE_LABEL_VALUE)
 
 
 def wanted(record: LaunchRecord | None) -> Purpose | None:

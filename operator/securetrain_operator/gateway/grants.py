@@ -13,7 +13,7 @@ from typing import Final
 
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import GrantRequest, GrantResponse
-from securetrain.api.names import model_dek_context
+from securetrain.api.names import NAMESPACE_LABEL, NAMESPACE_LABEL_VALUE, model_dek_context
 from securetrain.errors import (
     GrantLost,
     GuardMissing,
@@ -25,6 +25,7 @@ from securetrain.errors import (
 )
 from securetrain.sealed.policy import PolicyRequest, check, parse_policy
 from securetrain_operator.build.network import default_deny, network_policy
+from securetrain_operator.core.observed import jobs_enabled
 from securetrain_operator.core.record import LaunchRecord, ModelKey
 from securetrain_operator.errors import NotReady
 from securetrain_operator.gateway.context import Services, resolve
@@ -43,7 +44,7 @@ from securetrain_operator.gateway.grant_rules import (
     wrap_request,
 )
 from securetrain_operator.gateway.isolation import intact, openings
-from securetrain_operator.kinds import NETWORK_POLICIES
+from securetrain_operator.kinds import NAMESPACES, NETWORK_POLICIES
 from securetrain_operator.ports import WrappedToken
 
 WRAP_SECONDS: Final = 20.0
@@ -74,7 +75,7 @@ class Grants:
         )
         check_mounts(asked)
         check_pins(asked, pod.record)
-        await self._check_guards()
+        await self._check_guards(pod.record.job.namespace)
         await self._check_policy(asked)
         key = await self._model_key(asked)
         record = await self._record(asked, key)
@@ -89,7 +90,14 @@ class Grants:
         wrapped = record.model_key.wrapped if record.model_key else key.wrapped
         return GrantResponse(keys=tuple(token.grant for token in tokens), wrapped_model_key=wrapped)
 
-    async def _check_guards(self) -> None:
+    async def _check_guards(self, namespace: str) -> None:
+        """The guards are there, and they still hold in the pod's namespace."""
+        if not jobs_enabled(await self._services.cluster.read(NAMESPACES, None, namespace)):
+            label = f"{NAMESPACE_LABEL}={NAMESPACE_LABEL_VALUE}"
+            raise GuardMissing(
+                f"no guard holds in namespace {namespace}: it lost the label {label}",
+                fix=f"have the platform admin run: kubectl label namespace {namespace} {label}",
+            )
         if not self._services.settings.require_guards:
             return
         missing = await self._services.cluster.missing_guards()
