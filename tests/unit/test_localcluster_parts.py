@@ -22,7 +22,7 @@ def test_a_taken_port_is_named_with_the_fix() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ClusterError, match=rf"127\.0\.0\.1:{port} Fix: stop it"):
+        with pytest.raises(ClusterError, match=rf"127\.0\.0\.1:{port}\. Fix: stop it"):
             ports.require_free([("127.0.0.1", port)])
 
 
