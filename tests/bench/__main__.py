@@ -13,7 +13,7 @@ from typing import Final
 from bench import compare, encryption, machine, results
 from securetrain_trainer.runtime import prepare_tensorflow
 
-ROUNDS: Final = 9
+ROUNDS: Final = 7
 QUICK_ROUNDS: Final = 3
 ENCRYPTED_BYTES: Final = 64 << 20
 READ_RECORDS: Final = 40_000
