@@ -39,10 +39,10 @@ def environment(
 def test_setup_from_the_clusters_own_keys(
     openbao: OpenBao, control_plane: ControlPlane, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup = setup_of("fresh-cli")
+    setup = setup_of("newcomer")
     assert main(setup) == 0
     assert "to change: add --apply" in capsys.readouterr().out
-    assert "transit-fresh-cli/" not in openbao.api("GET", "/v1/sys/mounts")["data"]
+    assert "transit-newcomer/" not in openbao.api("GET", "/v1/sys/mounts")["data"]
     assert main([*setup, "--apply"]) == 0
     capsys.readouterr()
     assert main([*setup, "--apply", "--output", "json"]) == 0
@@ -52,10 +52,10 @@ def test_setup_from_the_clusters_own_keys(
 
     jwt = control_plane.kubectl("create", "token", "default", "--audience", "vault").strip()
     with VaultClient(openbao.address, openbao.ca_pem) as client:
-        client.login_jwt("auth-fresh-cli", "st-train-team-fresh-cli", Secret.from_text(jwt))
+        client.login_jwt("auth-newcomer", "st-train-team-newcomer", Secret.from_text(jwt))
 
-    signing = ["vault", "public-key", "--transit-mount", "transit-fresh-cli"]
-    signing += ["--signing-key", "fresh-cli-signing"]
+    signing = ["vault", "public-key", "--transit-mount", "transit-newcomer"]
+    signing += ["--signing-key", "newcomer-signing"]
     assert main(signing) == 0
     assert capsys.readouterr().out.startswith("-----BEGIN PUBLIC KEY-----\n")
 
