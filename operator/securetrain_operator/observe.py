@@ -115,7 +115,7 @@ class Observer:
         purpose = wanted(record)
         if record is None or purpose is None:
             return tuple(self._store.pods(job.ref.uid))
-        grants = sum(grant.purpose is purpose for grant in record.grants)
+        grants = len(record.grants_of(purpose))
         child = children.get(purpose)
         failed = child is not None and child.state == "failed"
         if not failed and grants < self._settings.max_grants_per_phase:

@@ -57,7 +57,7 @@ class Settings(Model):
     """Refuse grants while an admission guard is missing."""
     wrap_ttl_seconds: Annotated[int, Field(ge=10, le=60)] = 30
     max_grants_per_phase: Annotated[int, Field(ge=1, le=MAX_GRANTS // len(Purpose))] = 10
-    """Pods of one phase that may get keys; a job's status has room for those of all phases."""
+    """Pods of one phase and attempt that may get keys; a job's status shows those of all phases."""
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     resync_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
 

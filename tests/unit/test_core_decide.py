@@ -9,11 +9,13 @@ import pytest
 
 from securetrain.api.gateway import ResultsRequest
 from securetrain.api.names import Purpose
+from securetrain.api.types import MAX_GRANTS
 from securetrain.errors import VaultSealed
 from securetrain_operator.core import plan, transitions
 from securetrain_operator.core.decide import decide
 from securetrain_operator.core.observed import Child, Observed, Preconditions, parse_job
 from securetrain_operator.core.record import ChildRecord, GrantRecord, LaunchRecord, VerdictRecord
+from securetrain_operator.core.status import status_of
 from support.world import FILES, NAMESPACE, TIME, job_object, settings, waiting
 
 NOW = 1_800_000_000.0
@@ -109,6 +111,14 @@ TABLE = {
     "train failed": (
         Observed(job(), running(TRAIN), children=child(TRAIN, "failed", reason="DeadlineExceeded")),
         ["MarkFailed:DeadlineExceeded"],
+    ),
+    "train failed after its results": (
+        Observed(
+            job(),
+            running(TRAIN, results=RESULTS),
+            children=child(TRAIN, "failed", reason="PodFailurePolicy"),
+        ),
+        ["AdvancePhase"],
     ),
     "certify is launched": (Observed(job(), record(phase="Certifying")), LAUNCH),
     "certify lost its Job": (Observed(job(), running(CERTIFY)), ["ForgetChild"]),
@@ -249,6 +259,17 @@ def test_grants_run_out_only_when_no_pod_with_keys_is_left(
         pods=tuple(pod(f"pod-{n}", "train-uid", phase=phase) for n in range(count)),
     )
     assert names_of(observed) == (["MarkFailed:GrantsExhausted"] if exhausted else [])
+
+
+def test_grants_of_an_earlier_attempt_do_not_count() -> None:
+    used = running(TRAIN, grants=grants(10), attempt=2)
+    assert names_of(Observed(job(), used, children=child(TRAIN))) == []
+
+
+def test_a_status_shows_the_latest_grants_as_far_as_there_is_room() -> None:
+    many = grants(MAX_GRANTS + 1)
+    shown = status_of(Observed(job(), running(TRAIN, grants=many)), None, NOW).grants
+    assert [grant.pod_uid for grant in shown] == [grant.pod_uid for grant in many[1:]]
 
 
 def test_a_pod_of_another_job_says_nothing_about_ours() -> None:

@@ -368,6 +368,27 @@ async def test_grants_are_capped_per_phase() -> None:
     assert len(world.record.grants) == 2
 
 
+async def test_each_attempt_has_its_own_grants() -> None:
+    world = World(max_grants_per_phase=1)
+    async with world.client() as client:
+        assert (await client.grant(world.pod(suffix="aaaaa")))[0] == 200
+        world.change(lambda record: record.with_changes(attempt=2))
+        assert (await client.grant(world.pod(suffix="bbbbb")))[0] == 200
+        assert [grant.attempt for grant in world.record.grants] == [1, 2]
+        assert (await client.grant(world.pod(suffix="ccccc")))[0] == 403
+
+
+async def test_used_up_grants_do_not_fail_a_job_whose_results_are_stored() -> None:
+    world = World(max_grants_per_phase=1)
+    async with world.client() as client:
+        pod = world.pod(suffix="aaaaa")
+        await client.grant(pod)
+        assert (await client.results(pod, train_results()))[0] == 200
+        status, problem = await client.grant(world.pod(suffix="bbbbb"))
+    assert (status, problem["reason"]) == (403, "GrantsExhausted")
+    assert (world.record.phase, world.record.failure) == ("Training", None)
+
+
 async def test_there_must_be_something_to_certify() -> None:
     world = World()
     world.launch(Purpose.CERTIFY)

@@ -257,6 +257,8 @@ def _child_failed(purpose: Purpose, child: Child, observed: Observed, record: La
     verdict = record.verdict
     if purpose is Purpose.CERTIFY and verdict is not None and verdict.outcome == "gatesMissed":
         return _fail(_gates_missed(record))
+    if purpose is Purpose.TRAIN and purpose in record.results:  # a later pod failed: no loss
+        return Plan((plan.AdvancePhase(),))
     return _fail(diagnose.failure(observed.pods_of(purpose), child.reason))
 
 
@@ -295,7 +297,7 @@ def _grants_exhausted(
     purpose: Purpose, observed: Observed, record: LaunchRecord, settings: Settings
 ) -> bool:
     """True if no further pod will get keys and none that has them is still at work."""
-    granted = {grant.pod_uid for grant in record.grants if grant.purpose is purpose}
+    granted = {grant.pod_uid for grant in record.grants_of(purpose)}
     if len(granted) < settings.max_grants_per_phase or purpose in record.results:
         return False
     pods = {pod["metadata"]["uid"]: pod for pod in observed.pods_of(purpose)}

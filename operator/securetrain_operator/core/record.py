@@ -60,6 +60,8 @@ class GrantRecord(Model):
     purpose: Purpose
     time: str
     keys: tuple[str, ...]
+    attempt: int = 1
+    """The train attempt that it belongs to."""
     accessors: tuple[str, ...] = ()
     """Accessors of the wrapping tokens; they open nothing. Empty while the outcome is in doubt."""
 
@@ -120,6 +122,14 @@ class LaunchRecord(Model):
     def terminal(self) -> bool:
         """True once the job has ended; such a record never changes its outcome."""
         return self.phase in ("Succeeded", "Failed")
+
+    def grants_of(self, purpose: Purpose) -> tuple[GrantRecord, ...]:
+        """Grants to pods of one purpose in this attempt: these are capped."""
+        return tuple(
+            grant
+            for grant in self.grants
+            if grant.purpose is purpose and grant.attempt == self.attempt
+        )
 
     def with_changes(self, **changes: Any) -> LaunchRecord:
         """A copy with fields replaced (Python names)."""

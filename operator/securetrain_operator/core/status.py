@@ -23,6 +23,7 @@ from securetrain.api.conditions import (
 from securetrain.api.gateway import ProgressReport
 from securetrain.api.names import Purpose
 from securetrain.api.types import (
+    MAX_GRANTS,
     Attempts,
     AuditStatus,
     ChildStatus,
@@ -227,7 +228,7 @@ def _from_record(observed: Observed, record: LaunchRecord) -> dict[str, Any]:
         ),
         "grants": tuple(
             GrantStatus(pod_uid=g.pod_uid, pod_name=g.pod_name, role=g.purpose, time=g.time)
-            for g in record.grants
+            for g in record.grants[-MAX_GRANTS:]
         ),
         "datasets": _datasets(record),
         "model": _model(observed, record),

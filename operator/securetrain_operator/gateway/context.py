@@ -21,6 +21,7 @@ from securetrain.errors import (
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core import diagnose
 from securetrain_operator.core.observed import parse_job
+from securetrain_operator.core.transitions import failed
 from securetrain_operator.errors import GrantsExhausted
 from securetrain_operator.gateway.gatekeeper import Attested
 from securetrain_operator.gateway.problems import status_of
@@ -99,7 +100,7 @@ async def failing(services: Services, pod: Attested) -> AsyncIterator[None]:
     try:
         yield
     except FATAL as error:
-        await fail(services, pod.uid, error)
+        await fail(services, pod, error)
         raise
 
 
@@ -118,8 +119,12 @@ async def showing_waits(services: Services, pod: Attested) -> AsyncIterator[None
     services.board.forget(pod.uid)
 
 
-async def fail(services: Services, uid: str, error: SecuretrainError) -> None:
-    """Mark a job as failed, with the error's reason, and have it reconciled."""
-    message, time = cut(str(error)), services.clock.rfc3339()
-    await services.records.update(uid, lambda record: record.failed(error.reason, message, time))
-    services.wakeup.enqueue(uid)
+async def fail(services: Services, pod: Attested, error: SecuretrainError) -> None:
+    """Mark a pod's job as failed, with the error's reason, and have it reconciled.
+
+    A phase whose results are stored needs no more grants, so that it has none left is no failure.
+    """
+    done = pod.purpose if isinstance(error, GrantsExhausted) else None
+    change = failed(error.reason, cut(str(error)), services.clock.rfc3339(), done)
+    await services.records.update(pod.uid, change)
+    services.wakeup.enqueue(pod.uid)

@@ -114,7 +114,7 @@ def check_grantable(record: LaunchRecord, pod: Attested, limit: int) -> None:
         raise AlreadyGranted("this pod has had its keys", fix="start a new pod")
     if pod.purpose is Purpose.CERTIFY and Purpose.TRAIN not in record.results:
         raise NotOurPod(f"{pod.caller}: there is nothing to certify")
-    if sum(grant.purpose == pod.purpose for grant in record.grants) >= limit:
+    if len(record.grants_of(pod.purpose)) >= limit:
         raise GrantsExhausted(
             f"{limit} pods of the {pod.purpose} phase have had keys and none has finished",
             fix="look at the pods' logs; then run the job again under a new name",
@@ -158,8 +158,9 @@ def recorded(asked: Asked, key: ModelKey, time: str, limit: int) -> Change:
         check_grantable(record, pod, limit)
         check_pins(asked, record)
         model_key = record.model_key or key
+        given = grant.model_copy(update={"attempt": record.attempt})
         return record.with_changes(
-            dataset=record.dataset or pinned, model_key=model_key, grants=(*record.grants, grant)
+            dataset=record.dataset or pinned, model_key=model_key, grants=(*record.grants, given)
         ).appended("grant.recorded", time, grant_data(asked, model_key, record.attempt))
 
     return change
