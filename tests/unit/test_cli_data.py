@@ -8,25 +8,11 @@ from typing import Any
 
 import pytest
 
-from securetrain.api.digest import sha256_hex
-from securetrain.api.types import ModelSpec
 from securetrain.cli import main as cli
 from securetrain.errors import ExitCode, TryAgain
-from securetrain.sealed.dataset import Feature, Task
-from securetrain.sealed.model import (
-    KEY_FILE,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    KeyFile,
-    ModelDataset,
-    ModelJob,
-    ModelManifest,
-    SealedWeights,
-    dump_key,
-    dump_model,
-)
+from securetrain.sealed.model import KEY_FILE, MODEL_FILE, WEIGHTS_FILE
 from securetrain.sealed.strict_json import dump
-from support.sealed_folders import POLICY, sealed_dataset
+from support.sealed_folders import POLICY, sealed_dataset, sealed_model
 
 JOB = """
 apiVersion: securetrain.dev/v1alpha1
@@ -244,51 +230,6 @@ def test_seal_refuses_bad_arguments_before_it_works(
     code, _, err = run(capsys, "seal", "x.npz", dest, *pairs)
     assert code == ExitCode.CONFIGURATION
     assert says in err
-
-
-def sealed_model(folder: Path) -> Path:
-    """A model's folder with weights that nobody will decrypt."""
-    policy, weights = dump(POLICY), b"w" * 100
-    manifest = ModelManifest(
-        format="securetrain/model/v1",
-        id="uid-1",
-        job=ModelJob(namespace="team-a", name="digits-v1", uid="uid-1", spec_sha256="0" * 64),
-        model=ModelSpec(architecture="cnn"),
-        features={
-            "image": Feature(dtype="uint8", shape=(28, 28, 1), encoding="raw"),
-            "label": Feature(dtype="int64", shape=(), encoding="int64"),
-        },
-        task=Task(kind="classification", classes=2, labels=("a", "b")),
-        dataset=ModelDataset(
-            name="digits", id="d", sha256="1" * 64, policy_sha256=sha256_hex(policy)
-        ),
-        key_check="2" * 64,
-        weights=SealedWeights(
-            path=WEIGHTS_FILE,
-            bytes=100,
-            sha256=sha256_hex(weights),
-            plaintext_sha256="3" * 64,
-        ),
-        train_image="builtin@sha256:" + "4" * 64,
-        created="2026-01-01T00:00:00Z",
-    )
-    key = KeyFile(
-        format="securetrain/model-key/v1",
-        mount="transit",
-        kek="team-a-models",
-        wrapped="vault:v1:" + "A" * 80,
-        job_uid="uid-1",
-        policy_sha256=sha256_hex(policy),
-    )
-    folder.mkdir()
-    for name, data in {
-        MODEL_FILE: dump_model(manifest),
-        KEY_FILE: dump_key(key),
-        "policy.json": policy,
-        WEIGHTS_FILE: weights,
-    }.items():
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def test_inspect_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from securetrain.errors import BadConfiguration, IntegrityError, ModelCorrupt, OutputExists
 from securetrain_trainer.store import Place, open_folder
+from support.sealed_folders import sealed_model
 
 
 def place(root: Path) -> Place:
@@ -31,20 +32,39 @@ def test_a_model_appears_whole_under_its_final_name(tmp_path: Path) -> None:
 
 
 def test_what_exists_is_kept_or_replaced_as_asked(tmp_path: Path) -> None:
-    fill(tmp_path, "old")
-    place(tmp_path).publish(replace=False)
+    (tmp_path / "models").mkdir()
+    old = (sealed_model(tmp_path / "models" / "m1") / "model.json").read_text()
     fill(tmp_path, "new")
     with pytest.raises(OutputExists, match="m1"):
         place(tmp_path).publish(replace=False)
     with pytest.raises(OutputExists):
         place(tmp_path).check_free(replace=False)
     place(tmp_path).check_free(replace=True)
-    assert (tmp_path / "models" / "m1" / "model.json").read_text() == "old"
+    assert (tmp_path / "models" / "m1" / "model.json").read_text() == old
     (tmp_path / "models" / "m1.uid-1.replaced").mkdir()
     (tmp_path / "models" / "m1.uid-1.replaced" / "left").write_text("by a pod that died")
     place(tmp_path).publish(replace=True)
     assert (tmp_path / "models" / "m1" / "model.json").read_text() == "new"
     assert os.listdir(tmp_path / "models") == ["m1"]
+
+
+@pytest.mark.parametrize("what", ["data", "another model.json", "a file", "a link to a model"])
+def test_only_a_models_folder_is_replaced(tmp_path: Path, what: str) -> None:
+    fill(tmp_path, "new")
+    final = tmp_path / "models" / "m1"
+    if what == "a file":
+        final.write_text("precious")
+    elif what == "a link to a model":
+        final.symlink_to(sealed_model(tmp_path / "elsewhere"))
+    else:
+        final.mkdir()
+        name = "model.json" if what == "another model.json" else "data.csv"
+        (final / name).write_text('{"format": "of somebody else"}')
+    before = final.lstat().st_ino
+    for attempt in (place(tmp_path).check_free, place(tmp_path).publish):
+        with pytest.raises(OutputExists, match="not a model's folder"):
+            attempt(replace=True)
+    assert final.lstat().st_ino == before
 
 
 def test_an_empty_folder_is_no_obstacle_but_a_link_is(tmp_path: Path) -> None:

@@ -18,8 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from securetrain.errors import BadConfiguration, IntegrityError, OutputExists, SecuretrainError
+from securetrain.errors import (
+    BadConfiguration,
+    IntegrityError,
+    ModelCorrupt,
+    OutputExists,
+    SecuretrainError,
+)
 from securetrain.sealed import files
+from securetrain.sealed.model import MAX_MODEL_BYTES, MODEL_FILE, parse_model
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,6 +85,20 @@ class Folder:
         finally:
             os.close(inner)
 
+    def holds_model(self, name: str) -> bool:
+        """True if this name is a folder's with a model.json that can be parsed."""
+        try:
+            inner = os.open(name, _FOLDER, dir_fd=self.descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            parse_model(Folder(inner, name).read(MODEL_FILE, MAX_MODEL_BYTES, ModelCorrupt))
+        except IntegrityError:
+            return False
+        finally:
+            os.close(inner)
+        return True
+
     def names(self) -> frozenset[str]:
         """Names of all entries."""
         return frozenset(os.listdir(self.descriptor))
@@ -99,7 +120,10 @@ class Place:
         return cls(parent, name, f"{name}.{job_uid}.partial", f"{name}.{job_uid}.replaced")
 
     def check_free(self, *, replace: bool) -> None:
-        """Raise OutputExists if the final name is taken and may not be replaced."""
+        """Raise OutputExists if the final name is taken and may not be replaced.
+
+        Only a model's folder is ever replaced: a mistyped URI must not cost somebody's data.
+        """
         with open_folder(self.parent, create=True) as parent:
             self._check_free(parent, replace)
 
@@ -130,10 +154,17 @@ class Place:
             parent.remove(self.aside)
 
     def _check_free(self, parent: Folder, replace: bool) -> None:
-        if not replace and parent.taken(self.name):
+        if not parent.taken(self.name):
+            return
+        if not replace:
             raise OutputExists(
                 f"output.uri: the folder {self.name!r} exists already.",
                 fix="choose another name, or set output.ifExists: Replace",
+            )
+        if not parent.holds_model(self.name):
+            raise OutputExists(
+                f"output.uri: {self.name!r} is not a model's folder, and only such are replaced.",
+                fix="choose another name, or move away what is there",
             )
 
     @staticmethod
