@@ -17,6 +17,7 @@ import safetensors.numpy
 from securetrain.api.gateway import RunSpec
 from securetrain.api.names import Purpose, Split, model_file_associated_data
 from securetrain.api.types import Gate, ModelSpec, OptimizerSpec, TrainingSpec
+from securetrain.audit.chain import genesis, make_line
 from securetrain.errors import (
     AuditBroken,
     GatesMissed,
@@ -26,6 +27,7 @@ from securetrain.errors import (
     SecuretrainError,
     ShardCorrupt,
     SignatureInvalid,
+    VaultUnavailable,
     WrongKey,
 )
 from securetrain.sealed.model import parse_model
@@ -35,9 +37,11 @@ from securetrain_trainer import export, learn, models, training
 from securetrain_trainer.certify import run_certification
 from securetrain_trainer.pipeline import CYCLE, Batches, record_seed, shard_order
 from securetrain_trainer.shards import SealedSplit
+from support.sealed_folders import sealed_model
 from support.trainer_kit import (
     CLASSES,
     SIDE,
+    SPEC_SHA,
     UID,
     FakeOperator,
     GivenKeys,
@@ -357,6 +361,54 @@ def test_a_certify_pod_that_died_anywhere_is_repeated(trained: Trained, tmp_path
     assert contents(tmp_path / "out" / "model") == first
 
 
+def test_a_published_model_stays_signed_while_vault_or_the_operator_is_away(
+    trained: Trained, tmp_path: Path
+) -> None:
+    trained.copy(tmp_path)
+    trained.certify(tmp_path)
+    final = tmp_path / "out" / "model"
+    first, written = contents(final), (final / "model.sig").stat().st_ino
+
+    def away(*_: object) -> Any:
+        raise VaultUnavailable("Vault is away")
+
+    class NoKeys(GivenKeys):
+        acquire = away
+
+    keys = NoKeys(trained.keys.deks, trained.keys.model)
+    with pytest.raises(VaultUnavailable):
+        run_certification(trained.certify_spec(tmp_path), keys, FakeOperator(signed), lambda: 1)
+    with pytest.raises(VaultUnavailable):
+        trained.certify(tmp_path, away)
+    trained.certify(tmp_path)
+    assert contents(final) == first
+    assert (final / "model.sig").stat().st_ino == written
+
+
+@pytest.mark.parametrize("name", ["report.json", "audit.jsonl", "model.sig", "left"])
+def test_what_differs_in_a_published_model_is_done_again(
+    trained: Trained, tmp_path: Path, name: str
+) -> None:
+    trained.copy(tmp_path)
+    trained.certify(tmp_path)
+    final = tmp_path / "out" / "model"
+    first = contents(final)
+    (final / name.replace("left", ".report.html.tmp")).write_text("changed")
+    trained.certify(tmp_path)
+    assert contents(final) == first
+
+
+def test_only_a_line_feed_ends_an_audit_line(trained: Trained, tmp_path: Path) -> None:
+    trained.copy(tmp_path)
+    first = genesis("team-a", "rows-v1", UID, SPEC_SHA)
+    line = make_line(
+        job_uid=UID, seq=1, prev=first, kind="x", time="", data={"message": "a\u2028b\x85c"}
+    )
+    answer = {"audit": line + "\n"}
+    trained.certify(tmp_path, lambda r: signed(r).model_copy(update=answer))
+    assert contents(tmp_path / "out" / "model")["audit.jsonl"].decode() == line + "\n"
+
+
 def test_missed_gates_leave_the_model_unsigned(trained: Trained, tmp_path: Path) -> None:
     trained.copy(tmp_path)
     gates = (Gate(metric="accuracy", min=1.1),)
@@ -372,13 +424,12 @@ def test_a_better_model_is_never_replaced_by_one_that_missed(
     trained: Trained, tmp_path: Path
 ) -> None:
     trained.copy(tmp_path)
-    final = tmp_path / "out" / "model"
-    final.mkdir()
-    (final / "old").write_text("good")
+    final = sealed_model(tmp_path / "out" / "model")
+    good = contents(final)
     gates = (Gate(metric="accuracy", min=1.1),)
     with pytest.raises(GatesMissed):
         trained.certify(tmp_path, missed, gates=gates, replace_output=True)
-    assert contents(final) == {"old": b"good"}
+    assert contents(final) == good
     assert (staging(tmp_path) / "report.json").exists()
     trained.certify(tmp_path, replace_output=True)
     assert "model.sig" in contents(final)

@@ -1,18 +1,19 @@
 """The certify phase: judge the model as it is stored, and store what vouches for it.
 
 The order matters. Files are read once, compared with what the train phase reported, and only then
-is a key asked for. The report is written before its digest is sent to be signed; the signature is
-written last; the folder gets its final name after all has been read back. A pod that dies in
-between is repeated from the start, wherever it died.
+is a key asked for. Nothing is written before the operator has answered; then report, trail and,
+last, the signature; the folder gets its final name after all has been read back. A pod that dies
+in between is repeated from the start, wherever it died, and what it had published stays as it is
+until there is something else to replace it with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from securetrain.api.gateway import ResultsRequest, ResultsResponse, RunSpec
 from securetrain.api.names import Purpose, Split
-from securetrain.audit.chain import genesis, verify_chain
+from securetrain.audit.chain import genesis, split_lines, verify_chain
 from securetrain.errors import (
     AuditBroken,
     GatesMissed,
@@ -33,9 +34,9 @@ from securetrain_trainer.evaluate import Evaluation, judge
 from securetrain_trainer.log import log
 from securetrain_trainer.page import render
 from securetrain_trainer.phase import (
-    ADDED,
     TRAINED,
     StoredModel,
+    clear_added,
     digest_of,
     open_dataset,
     place_of,
@@ -76,8 +77,8 @@ def run_certification(
         keys = source.acquire(run, dataset)
         log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
         evaluation = _evaluate(run, dataset, model, keys)
-        answer = _report(run, dataset, model, evaluation, folder, operator)
-        _store(run, folder, answer)
+        reports, answer = _report(run, dataset, model, evaluation, operator)
+        _store(run, folder, reports, answer)
     log("results.reported", verdict=answer.verdict or "")
     _publish(run, answer, published)
     if answer.verdict == "gatesMissed":
@@ -98,18 +99,15 @@ def _report(
     dataset: SealedDataset,
     model: StoredModel,
     evaluation: Evaluation,
-    folder: Folder,
     operator: Operator,
-) -> ResultsResponse:
-    """Write the report, send all digests, and hold the answer against the report."""
+) -> tuple[dict[str, bytes], ResultsResponse]:
+    """Make the report's files, send all digests, and hold the answer against the report."""
     metrics = evaluation.metrics()
     gates = judge(run.gates, metrics)
     report = make_report(run, dataset, model, evaluation, gates)
-    written = {REPORT_FILE: report_bytes(report), PAGE_FILE: render(report).encode()}
-    for name, data in written.items():
-        folder.write(name, data)
+    files = {REPORT_FILE: report_bytes(report), PAGE_FILE: render(report).encode()}
     signed = [digest for digest in model.digests if digest.path != KEY_FILE]
-    signed += [digest_of(name, data) for name, data in written.items()]
+    signed += [digest_of(name, data) for name, data in files.items()]
     answer = operator.results(
         ResultsRequest(
             purpose=Purpose.CERTIFY,
@@ -122,30 +120,47 @@ def _report(
         raise AuditBroken(
             f"the operator's verdict is {answer.verdict}, the report's is {verdict_of(gates)}"
         )
-    return answer
+    return files, answer
 
 
-def _store(run: RunSpec, folder: Folder, answer: ResultsResponse) -> None:
-    """Write the audit trail and, last, the signature; read both back."""
+def _store(
+    run: RunSpec, folder: Folder, reports: Mapping[str, bytes], answer: ResultsResponse
+) -> None:
+    """Write report, audit trail and, last, the signature, unless all is there; read it back."""
     if answer.audit is None:
         raise AuditBroken("the operator's answer holds no audit trail")
     if (answer.bundle is None) != (answer.verdict == "gatesMissed"):
         raise SignatureInvalid(f"the operator's answer does not fit its verdict {answer.verdict}")
     job = run.job
     start = genesis(job.namespace, job.name, job.uid, run.spec_sha256)
-    verify_chain(answer.audit.splitlines(), start)
-    written = {AUDIT_FILE: answer.audit.encode()}
+    verify_chain(split_lines(answer.audit), start)
+    files = {**reports, AUDIT_FILE: answer.audit.encode()}
     if answer.bundle is not None:
-        written[SIGNATURE_FILE] = answer.bundle.encode()
-    for name, data in written.items():
-        folder.write(name, data)
-    for name, data in written.items():
+        files[SIGNATURE_FILE] = answer.bundle.encode()
+    if not _is_stored(folder, files):
+        clear_added(folder)
+        for name, data in files.items():
+            folder.write(name, data)
+        _check_stored(folder, files)
+
+
+def _is_stored(folder: Folder, files: Mapping[str, bytes]) -> bool:
+    """True if an earlier pod had the same answer and wrote all of it."""
+    try:
+        _check_stored(folder, files)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _check_stored(folder: Folder, files: Mapping[str, bytes]) -> None:
+    """Raise IntegrityError unless the folder holds these files, the trained ones, and no more."""
+    for name, data in files.items():
         if folder.read(name, len(data)) != data:
             raise IntegrityError(f"{name} does not read back as it was written")
-    expected = TRAINED | (ADDED if answer.bundle is not None else ADDED - {SIGNATURE_FILE})
-    if folder.names() != expected:
-        odd = sorted(folder.names() ^ expected)[0]
-        raise ModelCorrupt(f"the model's folder lacks {odd!r:.80}, or has it and should not")
+    odd = sorted(folder.names() ^ (TRAINED | files.keys()))
+    if odd:
+        raise ModelCorrupt(f"the model's folder lacks {odd[0]!r:.80}, or has it and should not")
 
 
 def _publish(run: RunSpec, answer: ResultsResponse, published: bool) -> None:

@@ -32,6 +32,7 @@ from securetrain_trainer.store import Folder, Place, open_folder, temporary_name
 
 TRAINED: Final = frozenset({MODEL_FILE, WEIGHTS_FILE, POLICY_FILE, KEY_FILE})
 ADDED: Final = frozenset({REPORT_FILE, PAGE_FILE, AUDIT_FILE, SIGNATURE_FILE})
+_LEFT: Final = ADDED | frozenset(map(temporary_name, ADDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +97,17 @@ def stored_folder(run: RunSpec) -> Iterator[tuple[Folder, bool]]:
 def read_model(folder: Folder, run: RunSpec, dataset: SealedDataset) -> StoredModel:
     """Read the train phase's files and compare them with what it reported.
 
-    What an earlier certify pod left is removed, its signature first.
+    What an earlier certify pod left stays for now: it may vouch for a model that is published.
 
     Raises:
         ModelCorrupt: a file is missing, changed, a link or one too many, or the model is another
             job's or another dataset's.
         ManifestInvalid: model.json is malformed.
     """
-    _clear(folder)
     told = {digest.path: digest for digest in run.artefacts}
-    if told.keys() != TRAINED or folder.names() != TRAINED:
-        odd = sorted((told.keys() | folder.names()) ^ TRAINED) or sorted(TRAINED - folder.names())
+    names = folder.names() - _LEFT
+    if told.keys() != TRAINED or names != TRAINED:
+        odd = sorted((told.keys() | names) ^ TRAINED) or sorted(TRAINED - names)
         raise ModelCorrupt(f"the model's folder lacks {odd[0]!r:.80}, or has it and should not")
     contents = {path: _read(folder, told[path]) for path in sorted(TRAINED)}
     manifest = parse_model(contents[MODEL_FILE])
@@ -116,15 +117,15 @@ def read_model(folder: Folder, run: RunSpec, dataset: SealedDataset) -> StoredMo
     return StoredModel(manifest, contents[WEIGHTS_FILE], tuple(told[p] for p in sorted(told)))
 
 
+def clear_added(folder: Folder) -> None:
+    """Remove what an earlier certify pod left, its signature first."""
+    for name in (SIGNATURE_FILE, *sorted(_LEFT - {SIGNATURE_FILE})):
+        folder.remove(name)
+
+
 def digest_of(path: str, data: bytes) -> FileDigest:
     """Name, digest and size of one file."""
     return FileDigest(path=path, sha256=sha256_hex(data), bytes=len(data))
-
-
-def _clear(folder: Folder) -> None:
-    for name in (SIGNATURE_FILE, *sorted(ADDED - {SIGNATURE_FILE})):
-        folder.remove(name)
-        folder.remove(temporary_name(name))
 
 
 def _read(folder: Folder, told: FileDigest) -> bytes:
