@@ -39,7 +39,7 @@ def platform() -> Iterator[Platform]:
         shutil.rmtree(WORK, ignore_errors=True)
         platform = Platform(cluster, WORK)
         platform.remove_namespaces("team-a", "thief", NAMESPACE)
-        platform.set_vault_up("team-a", NAMESPACE)
+        platform.set_vault_up(NAMESPACE)
         platform.install()
         platform.open_namespace(NAMESPACE)
         yield platform

@@ -1,4 +1,8 @@
-"""The whole path as people walk it: every command of the four pages, on the real cluster."""
+"""The whole path as people walk it: the demo, then every command of the four pages.
+
+The pages tell the demo's story, so their job is the one that the demo has run: the same again
+changes nothing, and the commands around it are run on a job that has ended well.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,18 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localcluster.demo import WORK
 from localcluster.platform import ROOT, Platform
 from securetrain.signing.head import verify_head
 from securetrain.signing.verify import verify_model
+from support import openssf
 from support.pages import Block, blocks
 
 PAGES = ("docs/platform-admin.md", "docs/data-owner.md", "docs/ml-engineer.md", "docs/auditor.md")
@@ -22,16 +29,39 @@ JOB = "digits-v7"
 
 
 @pytest.fixture(scope="module")
-def desk(platform: Platform) -> Iterator[Path]:
+def platform(platform: Platform) -> Iterator[Platform]:
+    """The demo's own: the same cluster, other volumes."""
+    demo = Platform(platform.cluster, WORK)
+    yield demo
+    demo.remove_namespaces("team-a", "thief")
+
+
+@pytest.fixture(scope="module")
+def desk(platform: Platform) -> Path:
     """A folder with what a reader of the pages has: the chart, values for the cluster, the data."""
-    folder = platform.work / "desk"
+    folder = ROOT / "build" / "e2e" / "desk"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "charts").symlink_to(ROOT / "charts")
     shutil.copy(platform.values(), folder / "values.yaml")
     shutil.copy(ROOT / "examples/digits/digits.npz", folder)
-    platform.open_namespace("team-a")
-    yield folder
-    platform.remove_namespaces("team-a")
+    return folder
+
+
+@pytest.mark.usefixtures("platform")
+def test_make_demo_ends_with_a_signed_model_and_three_failed_thefts() -> None:
+    demo = subprocess.run(
+        [sys.executable, "-m", "localcluster.demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=410,
+    )
+    print(demo.stdout, demo.stderr)
+    assert demo.returncode == 0
+    assert demo.stdout.count("✓ stopped:") == 3
+    left = {"kubeconfig", "dataset", "model", "signing-key.pem", "audit.jsonl", "vault-audit.log"}
+    assert left <= {path.name for path in WORK.iterdir()}
 
 
 @pytest.mark.parametrize("block", blocks(*PAGES), ids=str)
@@ -92,6 +122,12 @@ def test_the_stored_model_is_whole_and_signed(platform: Platform, desk: Path) ->
         "weights.safetensors.sealed",
     }
     assert not list(folder.parent.glob("*.partial"))
+    flipped = desk / "flipped" / JOB
+    shutil.copytree(folder, flipped)
+    report = (flipped / "report.json").read_bytes()
+    (flipped / "report.json").write_bytes(bytes([report[0] ^ 1]) + report[1:])
+    assert openssf.accepts(folder, desk / "signing-key.pem")
+    assert not openssf.accepts(flipped, desk / "signing-key.pem")
     view = platform.cluster.kubectl(
         "get", "configmap", f"{JOB}-audit", "-n", "team-a", "-o", "json"
     )
