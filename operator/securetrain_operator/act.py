@@ -22,6 +22,7 @@ from securetrain_operator.core.decide import connection_of, signer
 from securetrain_operator.core.observed import Observed
 from securetrain_operator.core.record import Change, ChildRecord, LaunchRecord
 from securetrain_operator.errors import Conflict, LaunchAltered
+from securetrain_operator.lost_grants import LostGrants
 from securetrain_operator.ports import Clock, Cluster, Object, Records, Vault
 from securetrain_operator.settings import Settings
 
@@ -34,6 +35,7 @@ class Actor:
         cluster: Cluster,
         records: Records,
         vault: Vault,
+        lost_grants: LostGrants,
         settings: Settings,
         clock: Clock,
         gateway_ca: Callable[[], str],
@@ -41,6 +43,7 @@ class Actor:
         self._cluster = cluster
         self._records = records
         self._vault = vault
+        self._lost_grants = lost_grants
         self._settings = settings
         self._clock = clock
         self._gateway_ca = gateway_ca
@@ -65,6 +68,8 @@ class Actor:
                 await self._cluster.delete(kinds.JOBS, namespace, action.name, uid=action.uid)
             case plan.SetDeadline():
                 await self._set_deadline(action, observed.job.ref.namespace)
+            case plan.LookIntoGrant():
+                await self._look_into_grant(action.pod_uid, observed, item)
             case plan.SignHead():
                 await self._sign_head(observed)
             case plan.DeleteJob():
@@ -184,6 +189,12 @@ class Actor:
         if action.seconds is not None:
             spec["activeDeadlineSeconds"] = action.seconds
         await self._cluster.replace(kinds.JOBS, namespace, {**found, "spec": spec})
+
+    async def _look_into_grant(self, pod_uid: str, observed: Observed, item: Object) -> None:
+        grants = observed.record.grants if observed.record else ()
+        for grant in grants:
+            if grant.pod_uid == pod_uid:
+                await self._lost_grants.look_into(observed.job.ref.uid, grant, item)
 
     async def _sign_head(self, observed: Observed) -> None:
         uid = observed.job.ref.uid

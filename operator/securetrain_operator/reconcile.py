@@ -21,6 +21,7 @@ from securetrain_operator.core.diagnose import Diagnosis, from_error
 from securetrain_operator.core.observed import Observed
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import AlreadyExists, Conflict
+from securetrain_operator.lost_grants import LostGrants
 from securetrain_operator.observe import Observer
 from securetrain_operator.ports import (
     Clock,
@@ -73,7 +74,8 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._observer = Observer(store, cluster, records, vault, progress, board, settings)
-        self._actor = Actor(cluster, records, vault, settings, clock, gateway_ca)
+        lost_grants = LostGrants(records, vault, events, board, clock)
+        self._actor = Actor(cluster, records, vault, lost_grants, settings, clock, gateway_ca)
         self._mirrored: dict[str, tuple[str, bool]] = {}
 
     async def reconcile(self, uid: str) -> float | None:

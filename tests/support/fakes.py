@@ -279,6 +279,8 @@ class FakeVault:
         """(digest, correlation) of every signature."""
         self.wrapped: list[WrapRequest] = []
         self.burnt: list[WrappedToken] = []
+        self.spent: set[str] = set()
+        """Names of keys whose wrapping tokens somebody has spent."""
 
     def _call(self, what: str) -> None:
         self.trip.step(f"vault {what}")
@@ -320,7 +322,7 @@ class FakeVault:
     ) -> Sequence[bool]:
         self._call("burn")
         self.burnt.extend(tokens)
-        return [True for _ in tokens]
+        return [token.grant.name not in self.spent for token in tokens]
 
     async def sign(
         self, connection: VaultConnection, digest_for: DigestFor, correlation: str

@@ -527,6 +527,28 @@ async def test_a_wrong_key_ends_the_job_in_plain_words() -> None:
     assert world.kinds[-3:] == ["grant.recorded", "grant.withdrawn", "job.failed"]
 
 
+async def test_issued_tokens_are_kept_in_memory_for_their_time_to_live_and_nowhere_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(0)
+    world = World(wrap_ttl_seconds=40)
+    first, second = world.pod(suffix="aaaaa"), world.pod(suffix="bbbbb")
+    async with world.client() as client:
+        await client.grant(first)
+        issued_at = world.clock.now()
+        held = world.board.take("pod-aaaaa")
+        assert held is not None
+        assert [token.grant.name for token in held.tokens] == ["train", "validation", "model"]
+        assert held.until == issued_at + 40
+        assert "wrapping-token" not in repr(held) + caplog.text + world.record_text
+        world.board.hold("pod-aaaaa", held, issued_at)
+        world.clock.advance(40)
+        await client.grant(second)
+    assert world.board.take("pod-aaaaa") is None
+    assert world.board.take("pod-bbbbb") is not None
+    assert world.board.take("pod-bbbbb") is None
+
+
 async def test_tokens_that_cannot_be_recorded_are_burnt() -> None:
     world = World()
     pod = world.pod()
@@ -543,6 +565,7 @@ async def test_tokens_that_cannot_be_recorded_are_burnt() -> None:
     assert (status, problem["reason"]) == (503, "GrantLost")
     assert [token.grant.name for token in world.vault.burnt] == ["train", "validation", "model"]
     assert world.record.grants[0].accessors == ()
+    assert world.board.take("pod-abcde") is None, "they must not be taken for stolen"
 
 
 async def test_tokens_of_a_job_that_ended_meanwhile_are_burnt() -> None:

@@ -43,6 +43,9 @@ def decide(observed: Observed, settings: Settings, now: float) -> Plan:
         return _stop(observed, settings)
     if record is None:
         return _accept(observed, settings)
+    lost = _lost_grants(observed, record)
+    if lost:
+        return Plan(lost)
     if record.terminal:
         return _after_end(observed, record, settings, now)
     if job.spec is None or job.spec_sha256 != record.spec_sha256:
@@ -96,6 +99,16 @@ def _accept(observed: Observed, settings: Settings) -> Plan:
         failed = plan.MarkFailed(Diagnosis("SpecInvalid", observed.job.fault, fix))
         return Plan((plan.CreateRecord(), failed))
     return Plan((plan.CreateRecord(),))
+
+
+def _lost_grants(observed: Observed, record: LaunchRecord) -> tuple[plan.LookIntoGrant, ...]:
+    """Grants whose pods gave up; once the audit is closed none can be noted any more."""
+    pods = [pod for purpose in Purpose for pod in observed.pods_of(purpose)]
+    gone = {pod["metadata"]["uid"] for pod in pods if diagnose.gave_up(pod)}
+    lost = [g.pod_uid for g in record.grants if g.pod_uid in gone and not g.lost]
+    if not lost or transitions.is_closed(record):
+        return ()
+    return tuple(map(plan.LookIntoGrant, lost))
 
 
 def _train(

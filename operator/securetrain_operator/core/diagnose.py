@@ -119,6 +119,11 @@ def is_running(pod: Object) -> bool:
     return "running" in _container_state(pod)
 
 
+def gave_up(pod: Object) -> bool:
+    """True if the pod has ended and asks for a new one in its place."""
+    return _exit_code(pod) == ExitCode.TRY_AGAIN
+
+
 def failure(pods: Sequence[Object], job_reason: str) -> Diagnosis:
     """Why a Job failed: told by its pods where they still exist, else by the Job itself.
 

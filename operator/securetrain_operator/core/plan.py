@@ -77,6 +77,13 @@ class SetDeadline:
 
 
 @dataclass(frozen=True, slots=True)
+class LookIntoGrant:
+    """Find out what became of the keys of a pod that gave up after its grant."""
+
+    pod_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class AdvancePhase:
     """Training is over; certify."""
 
@@ -112,6 +119,7 @@ Action = (
     | Suspend
     | Resume
     | SetDeadline
+    | LookIntoGrant
     | AdvancePhase
     | Finish
     | CloseAudit

@@ -62,6 +62,8 @@ class GrantRecord(Model):
     keys: tuple[str, ...]
     attempt: int = 1
     """The train attempt that it belongs to."""
+    lost: bool = False
+    """The pod gave up afterwards, and what became of its keys is in the audit."""
     accessors: tuple[str, ...] = ()
     """Accessors of the wrapping tokens; they open nothing. Empty while the outcome is in doubt."""
 

@@ -6,6 +6,8 @@ repeated or overtaken action does nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from securetrain.api.gateway import JobRef
 from securetrain.api.names import Purpose
 from securetrain.audit import chain
@@ -153,6 +155,39 @@ def head_signed(head: str, envelope: str) -> Change:
         if record.head_signature is not None or record.head != head:
             return record
         return record.with_changes(head_signature=envelope)
+
+    return change
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a grant's wrapping tokens, by the names of their keys."""
+
+    spent: tuple[str, ...] = ()
+    """Somebody unwrapped them: the pod, or a thief."""
+    burnt: tuple[str, ...] = ()
+    """Nobody had, and now nobody can."""
+    unknown: tuple[str, ...] = ()
+    """They had run out, or their tokens are not known any more."""
+
+
+def grant_lost(pod_uid: str, fate: Fate, time: str) -> Change:
+    """A pod gave up after its grant; noted once."""
+
+    def change(record: LaunchRecord) -> LaunchRecord:
+        lost = next((g for g in record.grants if g.pod_uid == pod_uid and not g.lost), None)
+        if lost is None or is_closed(record):
+            return record
+        noted = lost.model_copy(update={"lost": True})
+        data = {
+            "podUID": pod_uid,
+            "podName": lost.pod_name,
+            "spent": list(fate.spent),
+            "burnt": list(fate.burnt),
+            "unknown": list(fate.unknown),
+        }
+        grants = tuple(noted if grant is lost else grant for grant in record.grants)
+        return record.with_changes(grants=grants).appended("grant.lost", time, data)
 
     return change
 

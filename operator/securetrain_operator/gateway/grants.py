@@ -45,7 +45,7 @@ from securetrain_operator.gateway.grant_rules import (
 )
 from securetrain_operator.gateway.isolation import intact, openings
 from securetrain_operator.kinds import NAMESPACES, NETWORK_POLICIES
-from securetrain_operator.ports import WrappedToken
+from securetrain_operator.ports import HeldTokens, WrappedToken
 
 WRAP_SECONDS: Final = 20.0
 
@@ -79,7 +79,9 @@ class Grants:
         await self._check_policy(asked)
         key = await self._model_key(asked)
         record = await self._record(asked, key)
+        now = self._services.clock.now()
         tokens = await self._wrap(asked, record)
+        self._hold(asked, tokens, now)
         await self._confirm(asked, tokens)
         self._services.wakeup.enqueue(pod.uid)
         await self._services.events.emit(
@@ -176,6 +178,12 @@ class Grants:
             await self._withdraw(asked, error)
             raise _in_plain_words(error) from None
 
+    def _hold(self, asked: Asked, tokens: Sequence[WrappedToken], since: float) -> None:
+        """Keep the tokens for as long as they live, to be burnt if the pod gives up."""
+        until = since + self._services.settings.wrap_ttl_seconds
+        held = HeldTokens(asked.resolved.connection, tokens, until)
+        self._services.board.hold(asked.pod.caller.pod_uid, held, since)
+
     async def _withdraw(self, asked: Asked, error: SecuretrainError) -> None:
         change = withdrawn(asked.pod, error.reason, self._services.clock.rfc3339())
         try:
@@ -194,6 +202,7 @@ class Grants:
             raise _lost("the issued tokens could not be recorded and were burnt") from None
 
     async def _burn(self, asked: Asked, tokens: Sequence[WrappedToken]) -> None:
+        self._services.board.take(asked.pod.caller.pod_uid)
         try:
             await self._services.vault.burn(asked.resolved.connection, tokens)
         except SecuretrainError as error:
