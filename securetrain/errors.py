@@ -36,8 +36,9 @@ documents.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ExitCode(IntEnum):
@@ -217,3 +218,46 @@ class GatesMissed(SecuretrainError):
     """The model was evaluated and missed a gate."""
 
     exit_code = ExitCode.GATES_MISSED
+
+
+REASON_EXIT_CODES: Final[Mapping[str, ExitCode]] = {
+    "DatasetChanged": ExitCode.INTEGRITY,
+    "LaunchRecordLost": ExitCode.INTEGRITY,
+    "GrantsExhausted": ExitCode.REFUSED,
+    "ApiDenied": ExitCode.REFUSED,
+    "AlreadyReported": ExitCode.REFUSED,
+    "BadToken": ExitCode.REFUSED,
+    "ApiRejected": ExitCode.CONFIGURATION,
+    "LaunchAltered": ExitCode.CONFIGURATION,
+    "SpecInvalid": ExitCode.CONFIGURATION,
+    "SpecChanged": ExitCode.CONFIGURATION,
+    "ImageNotAllowed": ExitCode.CONFIGURATION,
+    "ClaimNotAllowed": ExitCode.CONFIGURATION,
+    "DeadlineExceeded": ExitCode.CONFIGURATION,
+    "OOMKilled": ExitCode.CONFIGURATION,
+    "StartingDeadlineExceeded": ExitCode.TRY_AGAIN,
+    "Evicted": ExitCode.TRY_AGAIN,
+    "Killed": ExitCode.TRY_AGAIN,
+    "PodFailed": ExitCode.TRY_AGAIN,
+    "TrainerCrashed": ExitCode.BUG,
+    "ResultsMissing": ExitCode.BUG,
+    "SignatureMissing": ExitCode.BUG,
+    "JobFailed": ExitCode.BUG,
+    "BackoffLimitExceeded": ExitCode.BUG,
+    "PodFailurePolicy": ExitCode.BUG,
+}
+"""Exit codes of the reasons of failed jobs that are no class here.
+
+The operator's own errors and diagnoses, and what is left of a Job whose pods are gone.
+"""
+
+
+def exit_code_of(reason: str) -> ExitCode:
+    """Exit code of a failure's reason; one that nobody knows counts as a bug."""
+    kinds: list[type[SecuretrainError]] = [SecuretrainError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.__name__ == reason:
+            return kind.exit_code
+        kinds.extend(kind.__subclasses__())
+    return REASON_EXIT_CODES.get(reason, ExitCode.BUG)

@@ -22,7 +22,7 @@ from securetrain.errors import (
     ExitCode,
     InvalidInput,
     JobNotFound,
-    SecuretrainError,
+    exit_code_of,
 )
 
 POLL_SECONDS: Final = 1.0
@@ -56,17 +56,6 @@ class JobView:
         if self.phase != "Failed":
             return ExitCode.OK
         return exit_code_of(self.reason)
-
-
-def exit_code_of(reason: str) -> ExitCode:
-    """Exit code of a failure's reason, from the one error tree; unknown reasons count as a bug."""
-    kinds: list[type[SecuretrainError]] = [SecuretrainError]
-    while kinds:
-        kind = kinds.pop()
-        if kind.__name__ == reason:
-            return kind.exit_code
-        kinds.extend(kind.__subclasses__())
-    return ExitCode.BUG
 
 
 def view(job: Mapping[str, Any]) -> JobView:
@@ -216,7 +205,7 @@ def _error_of(error: client.ApiException, what: str) -> Exception:
     if error.status == 409:
         return _Exists()
     if error.status in (401, 403):
-        return ClusterDenied(f"you may not touch {what}", fix="ask for the role securetrain-user")
+        return ClusterDenied(f"you may not touch {what}", fix="ask for the role securetrain-edit")
     if error.status in (400, 422):
         return BadConfiguration(f"the API server refused {what}: {_message(error)}")
     return ClusterUnavailable(f"the API server answered {error.status}", fix="try again")
