@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from securetrain.api import names
 from securetrain.errors import AuditBroken, SecuretrainError
 from securetrain_operator import kinds
 from securetrain_operator.act import Actor
@@ -18,7 +19,7 @@ from securetrain_operator.build.audit_view import audit_view
 from securetrain_operator.core import plan, status
 from securetrain_operator.core.decide import GONE_SECONDS, decide
 from securetrain_operator.core.diagnose import Diagnosis, from_error
-from securetrain_operator.core.observed import Observed
+from securetrain_operator.core.observed import Observed, controller_uid
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import AlreadyExists, Conflict
 from securetrain_operator.lost_grants import LostGrants
@@ -38,6 +39,7 @@ from securetrain_operator.settings import Settings
 
 CONFLICT_SECONDS: Final = 1.0
 TROUBLE_SECONDS: Final = 30.0
+RENAME: Final = "remove or rename it, and the job's audit trail is shown there"
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class Reconciler:
         lost_grants = LostGrants(records, vault, events, board, clock)
         self._actor = Actor(cluster, records, vault, lost_grants, settings, clock, gateway_ca)
         self._mirrored: dict[str, tuple[str, bool]] = {}
+        self._hidden: set[str] = set()
 
     async def reconcile(self, uid: str) -> float | None:
         """One run for the job of that UID.
@@ -131,9 +134,9 @@ class Reconciler:
                 await self._events.emit(
                     item, reason=notice.reason, message=notice.message, warning=notice.warning
                 )
-        return later or None, await self._mirror(rest.observed.record)
+        return later or None, await self._mirror(item, rest.observed.record)
 
-    async def _mirror(self, record: LaunchRecord | None) -> float | None:
+    async def _mirror(self, item: Object, record: LaunchRecord | None) -> float | None:
         """Show the audit trail in the job's namespace: a convenience that never holds a job up."""
         if record is None:
             return None
@@ -141,21 +144,34 @@ class Reconciler:
         if self._mirrored.get(record.job.uid) == shown:
             return None
         try:
-            await self._write_mirror(record)
+            written = await self._write_mirror(item, record)
         except SecuretrainError as error:
             logger.warning("audit mirror of job %s: %s", record.job.uid, error)
             return TROUBLE_SECONDS
+        if not written:
+            return float(self._settings.resync_seconds)
         self._mirrored[record.job.uid] = shown
         return None
 
-    async def _write_mirror(self, record: LaunchRecord) -> None:
+    async def _write_mirror(self, item: Object, record: LaunchRecord) -> bool:
+        """Write the ConfigMap; False if one of that name is not this job's, which is told once."""
         body, namespace = audit_view(record), record.job.namespace
-        found = await self._cluster.read(kinds.CONFIG_MAPS, namespace, body["metadata"]["name"])
+        name = body["metadata"]["name"]
+        found = await self._cluster.read(kinds.CONFIG_MAPS, namespace, name)
         if found is None:
             await self._cluster.create(kinds.CONFIG_MAPS, namespace, body)
+        elif controller_uid(found) != record.job.uid:
+            if _is_of_a_job(found):
+                raise Conflict(f"ConfigMap {name} of an earlier job is still being deleted")
+            if record.job.uid not in self._hidden:
+                self._hidden.add(record.job.uid)
+                message = f"ConfigMap {name} is not this job's and is left alone. Fix: {RENAME}"
+                await self._events.emit(item, reason="AuditHidden", message=message, warning=True)
+            return False
         elif found.get("data") != body["data"]:
             body["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
             await self._cluster.replace(kinds.CONFIG_MAPS, namespace, body)
+        return True
 
     async def _absent(self, uid: str) -> float | None:
         """The store has no such job: forget it, if the API server has none either."""
@@ -172,7 +188,13 @@ class Reconciler:
             return float(self._settings.resync_seconds)
         await self._records.delete(uid)
         self._mirrored.pop(uid, None)
+        self._hidden.discard(uid)
         return None
+
+
+def _is_of_a_job(item: Object) -> bool:
+    owners = item["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("kind") == names.KIND for owner in owners)
 
 
 def _soonest(*seconds: float | None) -> float | None:

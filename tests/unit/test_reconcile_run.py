@@ -704,6 +704,40 @@ async def test_events_tell_of_changes_once() -> None:
     assert world.events.emitted[-1][2] is False
 
 
+async def test_a_config_map_that_is_not_the_jobs_is_never_overwritten_and_that_is_told_once() -> (
+    None
+):
+    world = World()
+    name = f"{NAME}-audit"
+    theirs = {"metadata": {"name": name}, "data": {"precious": "x"}}
+    before = world.cluster.put("v1/configmaps", NAMESPACE, theirs)
+    await world.train()
+    await world.certify()
+    assert world.status["phase"] == "Succeeded"
+    assert world.cluster.objects[("v1/configmaps", NAMESPACE, name)] == before
+    told = [said for reason, said, _ in world.events.emitted if reason == "AuditHidden"]
+    assert len(told) == 1
+    assert name in told[0]
+    world.cluster.remove("v1/configmaps", NAMESPACE, name)
+    await world.run()
+    assert ("v1/configmaps", NAMESPACE, name) in world.cluster.objects
+
+
+async def test_the_mirror_of_an_earlier_job_of_that_name_is_waited_for() -> None:
+    world = World()
+    name = f"{NAME}-audit"
+    owner = {"kind": "SecureTrainingJob", "name": NAME, "uid": "earlier", "controller": True}
+    world.cluster.put(
+        "v1/configmaps", NAMESPACE, {"metadata": {"name": name, "ownerReferences": [owner]}}
+    )
+    await world.run()
+    assert "AuditHidden" not in warnings_of(world)
+    world.cluster.remove("v1/configmaps", NAMESPACE, name)
+    await world.run()
+    mirror = world.cluster.objects[("v1/configmaps", NAMESPACE, name)]
+    assert mirror["data"]["audit.jsonl"].splitlines() == list(world.record.audit)
+
+
 async def test_a_mirror_that_cannot_be_written_holds_nothing_up() -> None:
     world = World()
     create = world.cluster.create
