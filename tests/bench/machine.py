@@ -23,7 +23,7 @@ def facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "openssl": backend.openssl_version_text(),
-        "packages": {each.name: each.version for each in distributions() if each.name in PACKAGES},
+        "packages": _versions(),
         "load": load(),
     }
 
@@ -38,6 +38,11 @@ def commit() -> dict[str, Any]:
     if not Path(".git").exists():
         return {}
     return {"commit": _git("rev-parse", "HEAD"), "changed": bool(_git("status", "--porcelain"))}
+
+
+def _versions() -> dict[str, str]:
+    installed = {each.name.replace("_", "-"): each.version for each in distributions()}
+    return {name: installed[name] for name in sorted(PACKAGES & installed.keys())}
 
 
 def _git(*arguments: str) -> str:
