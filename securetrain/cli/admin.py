@@ -14,7 +14,7 @@ from securetrain.cli.jobs import ContextOption
 from securetrain.cli.render import Output, OutputOption
 from securetrain.cli.user_files import read_text
 from securetrain.cli.vault_env import client_from_env
-from securetrain.errors import ExitCode, SecuretrainError
+from securetrain.errors import ExitCode, SecuretrainError, UsageError
 from securetrain.vault import jwks, setup, setup_request, signing
 from securetrain.vault.setup_request import SetupRequest
 
@@ -36,7 +36,9 @@ def register(app: typer.Typer) -> None:
 
 
 def vault_setup(
-    namespace: Annotated[list[str], typer.Option("--namespace", "-n", help="Of jobs; repeat.")],
+    namespace: Annotated[
+        list[str], typer.Option("--namespace", "-n", help="Of jobs; exactly one a run.")
+    ],
     dataset_kek: Annotated[list[str], typer.Option(help="Transit key of datasets; repeat.")],
     model_kek: Annotated[list[str], typer.Option(help="Transit key of models; repeat.")],
     apply: Annotated[bool, typer.Option("--apply", help="Do it; else only show the plan.")] = False,
@@ -62,7 +64,7 @@ def vault_setup(
 ) -> None:
     """Make Vault ready, or say what differs. By VAULT_ADDR, VAULT_CACERT and an admin's login."""
     wanted = SetupRequest(
-        namespaces=tuple(namespace),
+        namespace=_only(namespace),
         dataset_keks=tuple(dataset_kek),
         model_keks=tuple(model_kek),
         jwt_public_keys=_public_keys(jwt_public_key, context),
@@ -131,6 +133,16 @@ def _show(steps: tuple[setup.Step, ...], changed: int, applied: bool, output: Ou
     listed = [{"what": s.what, "state": s.state, "detail": s.detail} for s in steps]
     value = {"applied": applied, "changed": changed, "steps": listed}
     render.emit(output, value, render.table(("", "state", "what", "changes"), rows), end)
+
+
+def _only(namespaces: list[str]) -> str:
+    """The namespace; a second one would get the same KEKs, and so each other's keys."""
+    if len(namespaces) != 1:
+        raise UsageError(
+            f"--namespace is given {len(namespaces)} times: {', '.join(namespaces)}.",
+            fix="run it once for each namespace, with KEKs of its own",
+        )
+    return namespaces[0]
 
 
 def _public_keys(files: list[Path] | None, context: str | None) -> tuple[str, ...]:

@@ -173,34 +173,31 @@ class _Planner:
         self, what: str, state: State, path: str, body: Mapping[str, Any], detail: str = ""
     ) -> Step:
         # A new PKI mount warns that it has no revocation URLs; nothing here is revoked by list.
+        warns = path.startswith(f"{self._request.pki_mount}/")
         return Step(
             what,
             state,
             detail if state == "update" else "",
-            lambda: self._client.write(path, body, warnings_ok=True),
+            lambda: self._client.write(path, body, warnings_ok=warns),
         )
 
 
 def login_roles(request: SetupRequest) -> tuple[str, ...]:
     """The operator's roles at the JWT auth mount; each has the policy of its own name."""
-    of_namespaces = (
-        vault_role(purpose, namespace) for namespace in request.namespaces for purpose in Purpose
-    )
-    return (*of_namespaces, SIGN_ROLE, GATEWAY_ROLE)
+    of_namespace = (vault_role(purpose, request.namespace) for purpose in Purpose)
+    return (*of_namespace, SIGN_ROLE, GATEWAY_ROLE)
 
 
 def wanted_policies(request: SetupRequest) -> dict[str, str]:
     """HCL of every policy by its name."""
     keys = (request.transit_mount, request.dataset_keks, request.model_keks)
     texts = {
-        vault_role(purpose, namespace): policies.grant_policy(purpose, *keys)
-        for namespace in request.namespaces
+        vault_role(purpose, request.namespace): policies.grant_policy(purpose, *keys)
         for purpose in Purpose
     }
-    owners = {f"st-owner-{name}": policies.owner_policy(*keys) for name in request.namespaces}
     return {
         **texts,
-        **owners,
+        f"st-owner-{request.namespace}": policies.owner_policy(*keys),
         SIGN_ROLE: policies.signing_policy(request.transit_mount, request.signing_key),
         GATEWAY_ROLE: policies.gateway_policy(request.pki_mount, request.pki_role),
     }

@@ -19,10 +19,12 @@ GATEWAY_NAMES: Final = ("securetrain-gateway.securetrain.svc",)
 
 @dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """Namespaces, their KEKs, and how the operator logs in. Raises InvalidInput."""
+    """A namespace, its KEKs, and how the operator logs in. Raises InvalidInput.
 
-    namespaces: tuple[str, ...]
-    """Namespaces whose jobs share these KEKs."""
+    One namespace: what several were given at once they would share.
+    """
+
+    namespace: str
     dataset_keks: tuple[str, ...]
     model_keks: tuple[str, ...]
     jwt_public_keys: tuple[str, ...]
@@ -39,7 +41,7 @@ class SetupRequest:
     signing_key: str = "securetrain-models"
 
     def __post_init__(self) -> None:
-        _check("namespace", self.namespaces, Name)
+        _check("namespace", (self.namespace,), Name)
         _check("dataset KEK", self.dataset_keks, KekName)
         _check("model KEK", self.model_keks, KekName)
         _check("signing key", (self.signing_key,), KekName)

@@ -60,6 +60,15 @@ def test_setup_from_the_clusters_own_keys(
     assert capsys.readouterr().out.startswith("-----BEGIN PUBLIC KEY-----\n")
 
 
+def test_setup_takes_one_namespace_a_run(
+    openbao: OpenBao, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*setup_of("two"), "--namespace", "team-other", "--apply"]
+    assert main(asked) == 2
+    assert "team-two, team-other. " in capsys.readouterr().err.replace("\n", " ")
+    assert "transit-two/" not in openbao.api("GET", "/v1/sys/mounts")["data"]
+
+
 def test_doctor_names_what_is_missing_and_how_to_mend_it(
     control_plane: ControlPlane, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from localcluster.openbao import OpenBao
 from securetrain.errors import VaultMisconfigured
+from securetrain.vault.answers import VaultAnswer
+from securetrain.vault.client import VaultClient
 from securetrain.vault.setup import apply, plan
 from support import vaultkit
 
@@ -90,3 +94,31 @@ def test_correlation_ids_stay_in_clear_in_vaults_audit_log(kit: vaultkit.Kit) ->
         path = f"{kit.request.transit_mount}/encrypt/setup-digits"
         admin.write(path, body, correlation="stj/uid-1/7/abc123")
     assert "stj/uid-1/7/abc123" in kit.server.audit_log.read_text()
+
+
+class Deaf(VaultClient):
+    """A client whose every write is answered as if Vault had warned of it."""
+
+    def write(self, path: str, data: Mapping[str, Any], **options: Any) -> VaultAnswer:
+        if not options.get("warnings_ok"):
+            raise VaultMisconfigured(f"a warning at {path}")
+        return super().write(path, data, **options)
+
+
+def test_a_warning_counts_but_for_the_pki_mounts(kit: vaultkit.Kit) -> None:
+    server = kit.server
+    wanted = vaultkit.request("deaf", kit.key.public_pem)
+    with Deaf(server.address, server.ca_pem, token=server.root_token) as admin:
+        steps = [step for step in plan(admin, wanted) if step.state != "ok"]
+        for step in steps:
+            if wanted.pki_mount in step.what and "engine" not in step.what:
+                continue  # these need the mount
+            with pytest.raises(VaultMisconfigured, match="a warning at"):
+                apply([step])
+        with kit.admin() as hearing:
+            apply([step for step in plan(hearing, wanted) if "secrets engine" in step.what])
+        pki = [s for s in plan(admin, wanted) if f"{wanted.pki_mount}/" in f"{s.what}/"]
+        assert [step.what.split()[0] for step in pki if step.state != "ok"] == [
+            "root", "certificate",
+        ]  # fmt: skip
+        assert apply(pki) == 2

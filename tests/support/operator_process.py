@@ -38,10 +38,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def set_up_vault(openbao: OpenBao, control_plane: ControlPlane, *namespaces: str) -> None:
+def set_up_vault(openbao: OpenBao, control_plane: ControlPlane, namespace: str) -> None:
     """What `securetrain vault setup --apply` does."""
     request = SetupRequest(
-        namespaces=namespaces,
+        namespace=namespace,
         dataset_keks=("app-digits",),
         model_keks=("app-models",),
         jwt_public_keys=(control_plane.token_public_key,),

@@ -118,7 +118,7 @@ class Kit:
             pki_mount=wanted.pki_mount,
             pki_role=wanted.pki_role,
             signing_key=wanted.signing_key,
-            allowed_namespaces=wanted.namespaces,
+            allowed_namespaces=(wanted.namespace,),
         )
 
 
@@ -134,7 +134,7 @@ def prepare(server: OpenBao, name: str, **wanted: Any) -> Kit:
 def request(name: str, public_pem: str, **wanted: Any) -> SetupRequest:
     """What setup is asked for in tests."""
     fields: dict[str, Any] = {
-        "namespaces": (f"team-{name}",),
+        "namespace": f"team-{name}",
         "dataset_keks": (f"{name}-digits",),
         "model_keks": (f"{name}-models",),
         "jwt_public_keys": (public_pem,),

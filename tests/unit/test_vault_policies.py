@@ -116,8 +116,8 @@ def test_the_context_prefix_fits() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"namespaces": ('a" {}',)},
-        {"namespaces": ()},
+        {"namespace": 'a" {}'},
+        {"namespace": ""},
         {"dataset_keks": ("../sys",)},
         {"dataset_keks": ("models",)},
         {"transit_mount": "a/b"},
@@ -128,7 +128,7 @@ def test_the_context_prefix_fits() -> None:
 )
 def test_names_cannot_break_out_of_a_policy(wrong: dict[str, object]) -> None:
     fields: dict[str, object] = {
-        "namespaces": ("team-a",),
+        "namespace": "team-a",
         "dataset_keks": ("digits",),
         "model_keks": ("models",),
         "jwt_public_keys": ("pem",),
