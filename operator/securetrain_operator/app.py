@@ -43,6 +43,8 @@ from securetrain_operator.workqueue import WorkQueue
 QUEUE_STUCK_SECONDS: Final = 900.0
 """High on purpose: a Vault outage must never restart the operator."""
 DRAIN_SECONDS: Final = 2.0
+IDLE_SECONDS: Final = 15.0
+"""How long a connection may stay without a request; aiohttp's own limit is an hour."""
 WATCH_STOP_SECONDS: Final = 5.0
 
 log = logging.getLogger(__name__)
@@ -179,9 +181,7 @@ class App:
         port: int,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        runner = web.AppRunner(
-            application, handle_signals=False, access_log=None, shutdown_timeout=DRAIN_SECONDS
-        )
+        runner = runner_of(application)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, port=port, ssl_context=context).start()
@@ -226,6 +226,17 @@ class _Tasks:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+def runner_of(application: web.Application) -> web.AppRunner:
+    """A server of an application; a connection that says nothing is not held open for long."""
+    return web.AppRunner(
+        application,
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=DRAIN_SECONDS,
+        keepalive_timeout=IDLE_SECONDS,
+    )
 
 
 async def _then(event: asyncio.Event, action: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -10,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from securetrain.api.gateway import ProgressReport
-from securetrain_operator import health
+from securetrain_operator import app, health
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.adapters.progress import MemoryProgress
 from securetrain_operator.adapters.sinks import FileSink, StreamSink
@@ -77,11 +79,30 @@ def test_log_lines_hold_allowed_fields_only_and_no_exception_text() -> None:
 
 async def test_probes_name_the_checks_that_fail() -> None:
     state = {"synced": False}
-    app = health.application({"queue": lambda: True}, {"synced": lambda: state["synced"]})
-    async with TestClient(TestServer(app)) as client:
+    probes = health.application({"queue": lambda: True}, {"synced": lambda: state["synced"]})
+    async with TestClient(TestServer(probes)) as client:
         assert (await client.get("/livez")).status == 200
         answer = await client.get("/readyz")
         assert answer.status == 503
         assert await answer.json() == {"failing": ["synced"]}
         state["synced"] = True
         assert (await client.get("/readyz")).status == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /livez HTTP/1.1\r\n", b"GET /livez HTTP/1.1\r\n\r\n"])
+async def test_a_connection_without_a_request_is_closed(
+    monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    assert app.IDLE_SECONDS <= 15
+    monkeypatch.setattr(app, "IDLE_SECONDS", 0.2)
+    runner = app.runner_of(health.application({}, {}))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        reader, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(said)
+        await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    finally:
+        await runner.cleanup()
