@@ -122,9 +122,8 @@ class Demo:
 
     def _train(self) -> None:
         options = "--architecture cnn --epochs 6 --gate 'accuracy>=0.97'"
-        places = (
-            f"--dataset pvc://datasets/digits --output pvc://models/{JOB} --kek {NAMESPACE}-models"
-        )
+        places = f"--dataset pvc://datasets/digits --output-uri pvc://models/{JOB}"
+        places += f" --kek {NAMESPACE}-models"
         self._command(
             f"securetrain new job --name {JOB} -n {NAMESPACE} {places} {options} > job.yaml"
         )

@@ -87,11 +87,16 @@ def vault_setup(
 def vault_public_key(
     transit_mount: TransitOption = "transit",
     signing_key: SigningKeyOption = "securetrain-models",
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Print the public key that models are verified with, PEM."""
     with client_from_env() as vault:
         key = signing.public_key(vault, transit_mount, signing_key)
-    typer.echo(key.pem.decode(), nl=False)
+    pem = key.pem.decode()
+    if output is Output.JSON:
+        render.emit(output, {"key": signing_key, "version": key.version, "pem": pem})
+    else:
+        typer.echo(pem, nl=False)
 
 
 def doctor(

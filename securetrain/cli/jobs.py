@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def new_job(
     dataset: Annotated[str, typer.Option(help="Where the sealed dataset is: pvc://CLAIM/PATH.")],
-    output_uri: Annotated[str, typer.Option("--output", help="Where the model goes.")],
+    output_uri: Annotated[str, typer.Option(help="Where the model goes: pvc://CLAIM/PATH.")],
     kek: Annotated[str, typer.Option(help="Transit key for the model.")],
     name: Annotated[str, typer.Option(help="Name of the run.")],
     namespace: NamespaceOption = None,
@@ -46,9 +46,10 @@ def new_job(
     architecture: Annotated[str, typer.Option(help="cnn or mlp.")] = "cnn",
     epochs: Annotated[int, typer.Option(min=1)] = 5,
     gate: Annotated[list[str] | None, typer.Option(help="Such as accuracy>=0.97; repeat.")] = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Print a job that is ready to submit."""
-    text = manifests.new_job(
+    job = manifests.new_job(
         name=name,
         namespace=namespace,
         dataset=dataset,
@@ -59,7 +60,10 @@ def new_job(
         output=output_uri,
         kek=kek,
     )
-    sys.stdout.write(text)
+    if output is Output.JSON:
+        render.emit(output, job)
+    else:
+        sys.stdout.write(manifests.dump(job))
 
 
 def submit(
@@ -73,7 +77,7 @@ def submit(
     """Create a job; the same job again changes nothing."""
     manifest = manifests.read_job(file)
     api = kube.api(context)
-    namespace = namespace or manifest["metadata"].get("namespace")
+    namespace = manifests.namespace_of(manifest, namespace)
     namespace = kube.namespace_or_default(namespace, context)
     job, created = jobs.submit(api, namespace, manifest)
     name = job["metadata"]["name"]

@@ -57,6 +57,24 @@ def check_job(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
+def namespace_of(manifest: Mapping[str, Any], asked: str | None) -> str | None:
+    """The namespace of a checked manifest, else the one asked for; raises InvalidInput.
+
+    As with kubectl, the two must not contradict each other.
+    """
+    own = manifest["metadata"].get("namespace")
+    if own is None:
+        return asked
+    if not isinstance(own, str) or (asked is not None and asked != own):
+        raise InvalidInput(
+            "metadata.namespace",
+            own,
+            f"is not the namespace asked for, {asked}" if asked else "is not a name",
+            fix="correct the file, or leave -n away",
+        )
+    return own
+
+
 def parse_spec(spec: Any) -> JobSpec:
     """Parse `spec`; raises InvalidInput naming the first wrong field."""
     try:
@@ -98,8 +116,8 @@ def new_job(
     gates: tuple[Gate, ...],
     output: str,
     kek: str,
-) -> str:
-    """YAML of a job that is ready to submit."""
+) -> dict[str, Any]:
+    """A job that is ready to submit."""
     spec: Mapping[str, Any] = {
         "datasets": [
             {
@@ -115,4 +133,9 @@ def new_job(
     }
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
-    return yaml.safe_dump(check_job(manifest), sort_keys=False)
+    return check_job(manifest)
+
+
+def dump(manifest: Mapping[str, Any]) -> str:
+    """A manifest as YAML."""
+    return yaml.safe_dump(dict(manifest), sort_keys=False)

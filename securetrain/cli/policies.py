@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from securetrain.api.gateway import MAX_POLICY_BYTES
 from securetrain.cli import render
 from securetrain.cli.groups import new_app
-from securetrain.cli.manifests import parse_gate, parse_spec, read_job
+from securetrain.cli.manifests import namespace_of, parse_gate, parse_spec, read_job
 from securetrain.cli.render import Output, OutputOption
 from securetrain.errors import InvalidInput, ManifestInvalid, PolicyDenied
 from securetrain.sealed import strict_json
@@ -146,8 +146,8 @@ def _request(job: Path, namespace: str | None) -> PolicyRequest:
     """What the job in a file would ask for."""
     manifest: dict[str, Any] = read_job(job)
     spec = parse_spec(manifest["spec"])
-    place = manifest["metadata"].get("namespace") or namespace
-    if not isinstance(place, str):
+    place = namespace_of(manifest, namespace)
+    if place is None:
         raise InvalidInput(
             "metadata.namespace", place, "is not a namespace", fix="set it there or with -n"
         )

@@ -57,7 +57,11 @@ def test_setup_from_the_clusters_own_keys(
     signing = ["vault", "public-key", "--transit-mount", "transit-newcomer"]
     signing += ["--signing-key", "newcomer-signing"]
     assert main(signing) == 0
-    assert capsys.readouterr().out.startswith("-----BEGIN PUBLIC KEY-----\n")
+    pem = capsys.readouterr().out
+    assert pem.startswith("-----BEGIN PUBLIC KEY-----\n")
+    assert main([*signing, "--output", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"key": "newcomer-signing", "version": 1, "pem": pem}
 
 
 def test_setup_takes_one_namespace_a_run(
