@@ -18,7 +18,8 @@ SecuretrainError
 │   └── DatasetChanged      manifest or policy are not those that the job is pinned to
 └── BadConfiguration
     ├── ApiRejected         the API server calls an object malformed (400, 413, 422)
-    └── LaunchAltered       a child Job was stored with another template than asked for
+    ├── LaunchAltered       a child Job was stored with another template than asked for
+    └── RecordFull          a launch record has no room for what must be recorded
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class GrantsExhausted(Refused):
 
 class DatasetChanged(IntegrityError):
     """The manifest or the policy is not the one that the job is pinned to."""
+
+
+class RecordFull(BadConfiguration):
+    """A launch record has no room for what must be recorded: the job can only end."""
 
 
 class LaunchAltered(BadConfiguration):

@@ -16,12 +16,12 @@ from securetrain.errors import AuditBroken, SecuretrainError
 from securetrain_operator import kinds
 from securetrain_operator.act import Actor
 from securetrain_operator.build.audit_view import audit_view
-from securetrain_operator.core import plan, status
+from securetrain_operator.core import plan, status, transitions
 from securetrain_operator.core.decide import GONE_SECONDS, decide
 from securetrain_operator.core.diagnose import Diagnosis, from_error
 from securetrain_operator.core.observed import Observed, controller_uid
 from securetrain_operator.core.record import LaunchRecord
-from securetrain_operator.errors import AlreadyExists, Conflict
+from securetrain_operator.errors import AlreadyExists, Conflict, RecordFull
 from securetrain_operator.lost_grants import LostGrants
 from securetrain_operator.observe import Observer
 from securetrain_operator.ports import (
@@ -116,6 +116,11 @@ class Reconciler:
                     await self._actor.perform(action, observed, item)
                 except (Conflict, AlreadyExists):
                     raise
+                except RecordFull as error:  # what a job does is recorded, or it is not done
+                    change = transitions.failed(error.reason, str(error), self._clock.rfc3339())
+                    await self._records.update(observed.job.ref.uid, change)
+                    done.add(action)
+                    break
                 except SecuretrainError as error:
                     logger.warning("job %s: %s: %s", observed.job.ref.uid, error.reason, error)
                     return _Rest(observed, from_error(error), TROUBLE_SECONDS)

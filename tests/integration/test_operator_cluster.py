@@ -15,17 +15,19 @@ from localcluster.kubectl import Kubectl
 from securetrain.api.gateway import JobRef
 from securetrain.api.names import API_VERSION, KIND, Purpose, launch_record
 from securetrain.audit import chain
-from securetrain.errors import AuditBroken, BadConfiguration, PolicyDenied
+from securetrain.errors import AuditBroken, PolicyDenied
 from securetrain_operator.adapters import guards
 from securetrain_operator.adapters.clock import SystemClock
 from securetrain_operator.adapters.events import KubeEvents
 from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.records import ConfigMapRecords
+from securetrain_operator.core import transitions
 from securetrain_operator.core.record import ChildRecord, LaunchRecord
 from securetrain_operator.errors import (
     AlreadyExists,
     ApiUnavailable,
     Conflict,
+    RecordFull,
     RecordGone,
     SinkUnavailable,
 )
@@ -230,9 +232,22 @@ async def test_a_record_that_would_not_fit_says_what_to_do(records: ConfigMapRec
             old = old.appended("note", TIME, huge)
         return old
 
-    with pytest.raises(BadConfiguration, match="more than 900000"):
+    with pytest.raises(RecordFull, match="more than 900000"):
         await records.update(UID, grow)
     assert await records.get(UID) == record()
+
+
+async def test_a_full_record_has_room_for_the_jobs_end(records: ConfigMapRecords) -> None:
+    await records.create(record(), job())
+    huge = {"text": "x" * 63_000}
+    for _ in range(14):
+        await records.update(UID, lambda old: old.appended("note", TIME, huge))
+    with pytest.raises(RecordFull):
+        await records.update(UID, lambda old: old.appended("note", TIME, huge))
+    await records.update(UID, lambda old: old.failed("RecordFull", "y" * 20_000, TIME))
+    ended = await records.update(UID, transitions.closed(TIME))
+    signed = transitions.head_signed(ended.head, "z" * 60_000)
+    assert (await records.update(UID, signed)).head_signature is not None
 
 
 async def test_no_record_no_update(records: ConfigMapRecords) -> None:

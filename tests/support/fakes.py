@@ -17,7 +17,7 @@ from securetrain.api.names import API_VERSION, JOB_UID_LABEL, KIND, PLURAL
 from securetrain.errors import SecuretrainError
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core.record import LaunchRecord, ModelKey
-from securetrain_operator.errors import AlreadyExists, Conflict
+from securetrain_operator.errors import AlreadyExists, Conflict, RecordFull
 from securetrain_operator.ports import DigestFor, Object, Signature, WrappedToken, WrapRequest
 
 JOBS = f"{API_VERSION}/{PLURAL}"
@@ -224,6 +224,8 @@ class FakeRecords:
         self.sink: list[str] = []
         """Audit lines in the order in which the sinks saw them."""
         self.writes = 0
+        self.full_at: int | None = None
+        """Length of a record's audit at which there is room for its end only."""
 
     def now(self, uid: str) -> LaunchRecord:
         """The record of a job; it must exist."""
@@ -263,6 +265,8 @@ class FakeRecords:
 
     def _write(self, record: LaunchRecord, known: Sequence[str]) -> None:
         assert list(record.audit[: len(known)]) == list(known), "a change rewrote the audit chain"
+        if self.full_at is not None and len(record.audit) > self.full_at and not record.terminal:
+            raise RecordFull("the launch record is full", fix="run it again")
         self.sink.extend(record.audit[len(known) :])
         self.set(record)
         self.writes += 1

@@ -389,6 +389,20 @@ async def test_used_up_grants_do_not_fail_a_job_whose_results_are_stored() -> No
     assert (world.record.phase, world.record.failure) == ("Training", None)
 
 
+@pytest.mark.parametrize("room", [0, 1])
+async def test_a_grant_that_there_is_no_room_to_record_ends_the_job(room: int) -> None:
+    world = World()
+    pod = world.pod()
+    world.records.full_at = len(world.record.audit) + room
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (403, "RecordFull")
+    record = world.record
+    assert record.failure is not None
+    assert (record.phase, record.failure.reason) == ("Failed", "RecordFull")
+    assert len(world.vault.burnt) == 3 * room, "what was issued is burnt"
+
+
 async def test_there_must_be_something_to_certify() -> None:
     world = World()
     world.launch(Purpose.CERTIFY)

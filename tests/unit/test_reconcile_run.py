@@ -273,6 +273,20 @@ async def test_the_reason_of_a_failed_pod_is_the_reason_of_the_job() -> None:
     assert world.child(Purpose.CERTIFY) is None
 
 
+async def test_a_job_whose_record_is_full_ends_and_its_end_is_still_recorded_and_signed() -> None:
+    world = World()
+    await world.run()
+    world.grant(Purpose.TRAIN, world.put_pod(Purpose.TRAIN))
+    world.results(Purpose.TRAIN)
+    world.end_job(Purpose.TRAIN)
+    world.records.full_at = len(world.record.audit)
+    await world.run()
+    assert (world.status["phase"], world.reason) == ("Failed", "RecordFull")
+    assert kinds_of(world)[-2:] == ["job.failed", "job.finished"]
+    assert world.record.head_signature is not None
+    assert world.child(Purpose.CERTIFY) is None
+
+
 async def test_a_pod_that_only_bears_our_labels_cannot_harm_the_job() -> None:
     world = World()
     await world.run()

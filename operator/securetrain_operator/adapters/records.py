@@ -19,16 +19,24 @@ from pydantic import ValidationError
 from securetrain.api import names
 from securetrain.api.digest import canonical_json
 from securetrain.audit import chain
-from securetrain.errors import AuditBroken, BadConfiguration
+from securetrain.errors import AuditBroken
 from securetrain.validation import first_problem
 from securetrain_operator.adapters.sinks import Sink
 from securetrain_operator.core.record import Change, LaunchRecord
-from securetrain_operator.errors import AlreadyExists, ApiUnavailable, Conflict, RecordGone
+from securetrain_operator.errors import (
+    AlreadyExists,
+    ApiUnavailable,
+    Conflict,
+    RecordFull,
+    RecordGone,
+)
 from securetrain_operator.kinds import CONFIG_MAPS
 from securetrain_operator.ports import Cluster, Object
 
 MAX_BYTES: Final = 900_000
-"""A ConfigMap may hold 1 MiB; what is left is for metadata."""
+"""What a job may use while it runs."""
+MAX_BYTES_ENDED: Final = 1_048_576
+"""What a ConfigMap may hold: so there is always room to say how a job ended."""
 TRIES: Final = 8
 MAX_DOUBTS: Final = 3
 RETRY_SECONDS: Final = 0.05
@@ -202,10 +210,11 @@ def _broken(uid: str, what: str) -> AuditBroken:
 
 def _dump(record: LaunchRecord) -> str:
     data = canonical_json(record.model_dump(mode="json", by_alias=True))
-    if len(data) > MAX_BYTES:
-        raise BadConfiguration(
+    limit = MAX_BYTES_ENDED if record.terminal else MAX_BYTES
+    if len(data) > limit:
+        raise RecordFull(
             f"the launch record of job {record.job.uid} would have {len(data)} bytes,"
-            f" more than {MAX_BYTES}",
-            fix="delete the job and run it again with a smaller policy or fewer restarts",
+            f" more than {limit}",
+            fix="run it again under a new name, with a smaller policy or fewer restarts",
         )
     return data.decode()

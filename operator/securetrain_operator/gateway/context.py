@@ -22,7 +22,7 @@ from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core import diagnose
 from securetrain_operator.core.observed import parse_job
 from securetrain_operator.core.transitions import failed
-from securetrain_operator.errors import GrantsExhausted
+from securetrain_operator.errors import GrantsExhausted, RecordFull
 from securetrain_operator.gateway.gatekeeper import Attested
 from securetrain_operator.gateway.problems import status_of
 from securetrain_operator.kinds import TRAINING_JOBS
@@ -38,7 +38,7 @@ from securetrain_operator.ports import (
 )
 from securetrain_operator.settings import Settings
 
-FATAL: Final = (PolicyDenied, IntegrityError, GrantsExhausted)
+FATAL: Final = (PolicyDenied, IntegrityError, GrantsExhausted, RecordFull)
 """What an attested pod may bring on its own job; all else is waited for or the pod's own affair."""
 
 

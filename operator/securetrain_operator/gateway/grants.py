@@ -27,7 +27,7 @@ from securetrain.sealed.policy import PolicyRequest, check, parse_policy
 from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core.observed import jobs_enabled
 from securetrain_operator.core.record import LaunchRecord, ModelKey
-from securetrain_operator.errors import NotReady
+from securetrain_operator.errors import NotReady, RecordFull
 from securetrain_operator.gateway.context import Services, resolve
 from securetrain_operator.gateway.gatekeeper import Attested
 from securetrain_operator.gateway.grant_rules import (
@@ -197,7 +197,7 @@ class Grants:
             await self._services.records.update(asked.pod.uid, change)
         except SecuretrainError as error:
             await self._burn(asked, tokens)
-            if isinstance(error, NotOurPod):
+            if isinstance(error, NotOurPod | RecordFull):
                 raise
             raise _lost("the issued tokens could not be recorded and were burnt") from None
 

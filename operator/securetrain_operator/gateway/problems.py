@@ -26,6 +26,7 @@ from securetrain_operator.errors import (
     ApiDenied,
     BadToken,
     NotReady,
+    RecordFull,
     TooManyRequests,
 )
 
@@ -40,6 +41,7 @@ _STATUS: Final[tuple[tuple[type[SecuretrainError], int], ...]] = (
     (InvalidInput, 422),
     (ManifestInvalid, 422),
     (TooManyRequests, 429),
+    (RecordFull, 403),
     # Ours to mend, not the pod's: it waits.
     (TryAgain, 503),
     (VaultDenied, 503),
