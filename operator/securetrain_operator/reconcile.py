@@ -191,6 +191,8 @@ class Reconciler:
         found = await self._cluster.read(kinds.TRAINING_JOBS, ref.namespace, ref.name)
         if found is not None and found["metadata"]["uid"] == uid:
             return float(self._settings.resync_seconds)
+        # To the sinks, for the record goes: a job that was running ends here.
+        await self._records.update(uid, transitions.deleted(self._clock.rfc3339()))
         await self._records.delete(uid)
         self._mirrored.pop(uid, None)
         self._hidden.discard(uid)

@@ -607,6 +607,30 @@ async def test_a_deleted_job_is_forgotten_and_the_same_name_is_another_job() -> 
     assert world.child(Purpose.TRAIN)["metadata"]["labels"][JOB_UID_LABEL] == "another-uid"
 
 
+async def test_that_a_running_job_was_deleted_is_said_before_its_record_goes() -> None:
+    world = World()
+    await world.run()
+    last = world.record
+    world.cluster.remove(JOBS, NAMESPACE, NAME)
+    await world.run()
+    assert world.records.stored == {}
+    *before, said = verify_chain(world.records.sink, last.genesis)
+    assert [record.line for record in before] == list(last.audit)
+    assert said.type == "dev.securetrain.job.deleted"
+    assert said.data["phase"] == "Training"
+
+
+async def test_that_an_ended_job_was_deleted_adds_nothing_to_its_closed_trail() -> None:
+    world = World()
+    await world.train()
+    await world.certify()
+    trail = list(world.record.audit)
+    world.cluster.remove(JOBS, NAMESPACE, NAME)
+    await world.run()
+    assert world.records.stored == {}
+    assert world.records.sink == trail
+
+
 async def test_a_record_is_kept_while_only_the_watch_has_lost_its_job() -> None:
     world = World()
     await world.run()

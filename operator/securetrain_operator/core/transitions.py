@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from securetrain.api.gateway import JobRef
 from securetrain.api.names import Purpose
 from securetrain.audit import chain
-from securetrain_operator.core.record import Change, ChildRecord, LaunchRecord
+from securetrain_operator.core.record import Change, ChildRecord, Failure, LaunchRecord
 from securetrain_operator.errors import Conflict
 
 FINISHED = "job.finished"
@@ -132,6 +132,20 @@ def succeeded(time: str) -> Change:
             return record
         data = {"outcome": "Succeeded", "verdict": record.verdict.outcome}
         return record.with_changes(phase="Succeeded", finished=time).appended(FINISHED, time, data)
+
+    return change
+
+
+def deleted(time: str) -> Change:
+    """Somebody deleted the job before it had ended."""
+
+    def change(record: LaunchRecord) -> LaunchRecord:
+        if record.terminal:
+            return record
+        data = {"phase": record.phase, "attempt": record.attempt}
+        failure = Failure(reason="Deleted", message="the job was deleted before it had ended")
+        ended = record.with_changes(phase="Failed", failure=failure, finished=time)
+        return ended.appended("job.deleted", time, data)
 
     return change
 
