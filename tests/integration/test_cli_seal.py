@@ -17,6 +17,7 @@ from securetrain.sealed.dataset import key_check, load_dataset
 from securetrain.sealed.streaming import decrypt_bytes
 from securetrain.vault.client import VaultClient
 from securetrain.vault.custody import Custodian
+from support.tink import tink_aead
 
 DIGITS = Path(__file__).parents[2] / "examples/digits/digits.npz"
 DIGITS_SHA256 = "f1a23f2fb1a1c97bb00a811807ddd50a888dbcdcdead94147993273c22ee3f37"
@@ -89,6 +90,22 @@ def test_seal_and_open_with_vault(
         loosened = dek_associated_data(Split.TEST, sealed.manifest_sha256, "0" * 64)
         with pytest.raises(WrongKey):
             custodian.unwrap(sealed.keys[Split.TEST].wrapped, loosened)
+
+
+def test_tink_itself_opens_what_was_sealed(vault: OpenBao, policy: Path, tmp_path: Path) -> None:
+    assert seal(tmp_path / "digits", policy, "--shard-size", "1") == 0
+    sealed = load_dataset(tmp_path / "digits")
+    bound_to = dek_associated_data(Split.TEST, sealed.manifest_sha256, sealed.policy_sha256)
+    with VaultClient(vault.address, vault.ca_pem, token=vault.root_token) as client:
+        dek = Custodian(client, MOUNT, KEK).unwrap(sealed.keys[Split.TEST].wrapped, bound_to)
+    entry, *others = sealed.indexes[Split.TEST]
+    place = shard_associated_data(sealed.manifest.id, Split.TEST, 0, 1 + len(others))
+    with sealed.shard_file(entry).open("rb") as stream:
+        opened = tink_aead(dek).new_decrypting_stream(stream, place).read()
+    assert opened == decrypt_bytes(sealed.shard_file(entry).read_bytes(), dek, place)
+    with np.load(DIGITS) as source:
+        found = sum(image.tobytes() in opened for image in source["images"])
+    assert found == entry.records
 
 
 def test_what_people_see(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

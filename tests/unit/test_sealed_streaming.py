@@ -6,9 +6,7 @@ import io
 import os
 
 import pytest
-import tink
-from tink import secret_key_access, streaming_aead
-from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
+from tink import streaming_aead
 
 from securetrain.errors import ShardCorrupt, WrongKey
 from securetrain.sealed.streaming import (
@@ -22,6 +20,7 @@ from securetrain.sealed.streaming import (
     plain_size,
 )
 from securetrain.secret import Secret
+from support.tink import tink_aead
 
 DEK = Secret(bytes(range(32)))
 PLACE = b"securetrain/shard/v1|0|train|0|1"
@@ -53,26 +52,7 @@ class Kept(io.BytesIO):
 @pytest.fixture(scope="module")
 def judge() -> streaming_aead.StreamingAead:
     """Tink's AES256_GCM_HKDF_1MB with our key."""
-    streaming_aead.register()
-    template = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(
-        key_value=DEK.reveal(),
-        params=aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingParams(
-            ciphertext_segment_size=SEGMENT,
-            derived_key_size=32,
-            hkdf_hash_type=common_pb2.HashType.SHA256,
-        ),
-    )
-    data = tink_pb2.KeyData(
-        type_url="type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey",
-        value=template.SerializeToString(),
-        key_material_type=tink_pb2.KeyData.SYMMETRIC,
-    )
-    key = tink_pb2.Keyset.Key(
-        key_data=data, status=tink_pb2.ENABLED, key_id=1, output_prefix_type=tink_pb2.RAW
-    )
-    keyset = tink_pb2.Keyset(primary_key_id=1, key=[key]).SerializeToString()
-    handle = tink.proto_keyset_format.parse(keyset, secret_key_access.TOKEN)
-    return handle.primitive(streaming_aead.StreamingAead)
+    return tink_aead(DEK)
 
 
 @pytest.mark.parametrize("size", SIZES)
