@@ -1,4 +1,4 @@
-"""What a data owner does: wrap data keys for a KEK, open and re-wrap them.
+"""What a data owner does: wrap data keys for a KEK, and open them.
 
 Only here do plain keys and Vault's encrypt meet. Owners hold `update`, never `create`, and a KEK
 is looked at before its first use, so that a mistyped name never makes a new KEK.
@@ -81,13 +81,6 @@ class Custodian:
         """Open a wrapped data key; raises WrongKey if KEK or associated data do not fit."""
         self.require()
         return self._decrypt(wrapped, {"associated_data": _base64(associated_data)})
-
-    def rewrap(self, wrapped: str, old: bytes, new: bytes) -> str:
-        """Bind a wrapped key to other associated data, under the KEK's newest version.
-
-        Vault's own `rewrap` refuses ciphertexts with associated data.
-        """
-        return self.wrap(self.unwrap(wrapped, old), new)
 
     def open_model_key(self, wrapped: str, context: bytes) -> Secret:
         """Open a model's data key; raises WrongKey if KEK or context do not fit."""

@@ -42,8 +42,6 @@ def test_wrap_and_unwrap(owner: VaultClient) -> None:
     assert custodian.unwrap(text, b"here") == dek
     with pytest.raises(WrongKey):
         custodian.unwrap(text, b"there")
-    moved = custodian.rewrap(text, b"here", b"there")
-    assert custodian.unwrap(moved, b"there") == dek
 
 
 def test_a_mistyped_kek_is_not_made(kit: vaultkit.Kit, owner: VaultClient) -> None:
