@@ -227,6 +227,7 @@ REASON_EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     "ApiDenied": ExitCode.REFUSED,
     "AlreadyReported": ExitCode.REFUSED,
     "BadToken": ExitCode.REFUSED,
+    "RecordFull": ExitCode.CONFIGURATION,
     "ApiRejected": ExitCode.CONFIGURATION,
     "LaunchAltered": ExitCode.CONFIGURATION,
     "SpecInvalid": ExitCode.CONFIGURATION,
