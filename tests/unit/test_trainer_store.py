@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from securetrain.errors import BadConfiguration, IntegrityError, ModelCorrupt, OutputExists
+from securetrain.errors import (
+    BadConfiguration,
+    IntegrityError,
+    ModelCorrupt,
+    OutputExists,
+    ShardCorrupt,
+)
 from securetrain_trainer.store import Place, open_folder
 from support.sealed_folders import sealed_model
 
@@ -137,3 +143,14 @@ def test_a_claim_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     with pytest.raises((BadConfiguration, IntegrityError)):
         Place.of("/proc/securetrain/m1", "uid-1").start()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_that_fails_leaves_nothing_beside_the_final_folder(tmp_path: Path) -> None:
+    new = Place.of(str(tmp_path / "model"), "uid-1")
+    with pytest.raises(ShardCorrupt), new.started():
+        (tmp_path / new.staging / "half").write_bytes(b"x")
+        raise ShardCorrupt("a shard was changed")
+    assert list(tmp_path.iterdir()) == []
+    with new.started():
+        (tmp_path / new.staging / "whole").write_bytes(b"x")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["whole"]

@@ -139,6 +139,17 @@ class Place:
             os.mkdir(self.staging, 0o750, dir_fd=parent.descriptor)
             os.fsync(parent.descriptor)
 
+    @contextlib.contextmanager
+    def started(self) -> Iterator[None]:
+        """A fresh staging folder; if the block fails for good, nothing is left of it."""
+        self.start()
+        try:
+            yield
+        except SecuretrainError:
+            with open_folder(self.parent) as parent:
+                parent.remove(self.staging)
+            raise
+
     def publish(self, *, replace: bool) -> None:
         """Give the staging folder its final name; what was there goes once the new one stands.
 

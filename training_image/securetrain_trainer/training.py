@@ -36,18 +36,18 @@ def run_training(
     dataset = open_dataset(run)
     place = place_of(run)
     place.check_free(replace=run.replace_output)
-    place.start()
-    with ProgressPoster(operator.progress) as poster:
-        poster.report("loading")
-        log("tensorflow.ready", threads=start())
-        from securetrain_trainer.learn import learn  # slow; a wrong job is refused by now
+    with place.started():
+        with ProgressPoster(operator.progress) as poster:
+            poster.report("loading")
+            log("tensorflow.ready", threads=start())
+            from securetrain_trainer.learn import learn  # slow; a wrong job is refused by now
 
-        keys = source.acquire(run, dataset)
-        log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
-        learned = learn(run, dataset, keys, poster)
-        poster.report("sealing", percentage=100, remaining_seconds=0)
-    with open_folder(f"{place.parent}/{place.staging}") as folder:
-        files = seal_model(folder, run, dataset, keys, learned.weights, learned.metrics)
+            keys = source.acquire(run, dataset)
+            log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
+            learned = learn(run, dataset, keys, poster)
+            poster.report("sealing", percentage=100, remaining_seconds=0)
+        with open_folder(f"{place.parent}/{place.staging}") as folder:
+            files = seal_model(folder, run, dataset, keys, learned.weights, learned.metrics)
     operator.results(
         ResultsRequest(
             purpose=Purpose.TRAIN,
