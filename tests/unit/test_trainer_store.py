@@ -147,10 +147,15 @@ def test_a_claim_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
 
 def test_training_that_fails_leaves_nothing_beside_the_final_folder(tmp_path: Path) -> None:
     new = Place.of(str(tmp_path / "model"), "uid-1")
-    with pytest.raises(ShardCorrupt), new.started():
-        (tmp_path / new.staging / "half").write_bytes(b"x")
-        raise ShardCorrupt("a shard was changed")
+
+    def train(*, well: bool) -> None:
+        with new.started():
+            (tmp_path / new.staging / "weights").write_bytes(b"x")
+            if not well:
+                raise ShardCorrupt("a shard was changed")
+
+    with pytest.raises(ShardCorrupt):
+        train(well=False)
     assert list(tmp_path.iterdir()) == []
-    with new.started():
-        (tmp_path / new.staging / "whole").write_bytes(b"x")
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["whole"]
+    train(well=True)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["weights"]
