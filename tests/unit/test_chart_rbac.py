@@ -99,7 +99,9 @@ def test_nothing_in_any_role_of_the_chart_names_secrets(objects: list[Object]) -
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
-def test_operator_never_changes_specs_nor_pods_and_of_jobs_only_what_the_guard_bounds(objects: list[Object]) -> None:
+def test_operator_never_changes_specs_nor_pods_and_replaces_only_jobs(
+    objects: list[Object],
+) -> None:
     verbs: dict[str, set[str]] = {}
     for _, _, resource, verb in permissions(objects):
         verbs.setdefault(resource, set()).add(verb)
