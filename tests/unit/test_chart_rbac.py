@@ -99,7 +99,7 @@ def test_nothing_in_any_role_of_the_chart_names_secrets(objects: list[Object]) -
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
-def test_operator_never_changes_specs_nor_pods_and_replaces_only_jobs(
+def test_operator_never_changes_specs_pods_or_service_accounts(
     objects: list[Object],
 ) -> None:
     verbs: dict[str, set[str]] = {}
