@@ -38,7 +38,7 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 test: venv ## every test, on real servers; a skipped test is a failure
 	$(CLUSTER) binaries
 	$(CLUSTER) images
-	$(PYTEST) --no-skips $(wildcard $(SUITES))
+	$(PYTEST) --no-skips --durations=20 $(wildcard $(SUITES))
 
 check: lint ## what lint does, and the fast tests
 	$(PYTEST) --quiet tests/unit tests/property
