@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from securetrain.api.names import Purpose
 from securetrain_operator.gateway.attest import attest
-from support.gateway_world import World, honest_pod, settings
+from support.gateway_pods import honest_pod
+from support.gateway_world import World, settings
 
 Path = tuple[str | int, ...]
 

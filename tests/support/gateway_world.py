@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from securetrain.api.digest import canonical_sha256
-from securetrain.api.gateway import JobRef
+from securetrain.api.gateway import JobRef, ResultsRequest
 from securetrain.api.names import (
     NAMESPACE_LABEL,
     NAMESPACE_LABEL_VALUE,
@@ -45,15 +45,12 @@ from support.fakes import (
     ManualClock,
     Tripwire,
 )
+from support.gateway_pods import NAMESPACE, NODE, honest_pod, stored_template
 
 NETWORK_POLICIES = "networking.k8s.io/v1/networkpolicies"
 AUDIENCE = "securetrain/test/gateway"
-NAMESPACE = "team-a"
 JOB_UID = "11111111-1111-4111-8111-111111111111"
 DATASET_ID = "22222222-2222-4222-8222-222222222222"
-NODE = "node-1"
-ADDRESS = "127.0.0.1"
-"""The test client's own address, so that the peer check sees the pod's."""
 IMAGE = "registry.example/trainer@sha256:" + "a" * 64
 WRAPPED = "vault:v3:" + "A" * 79 + "="
 DATASET_SHA256 = "d" * 64
@@ -325,80 +322,11 @@ def certify_results(accuracy: str = "0.9752") -> dict[str, Any]:
     }
 
 
-def stored_template(body: Object, uid: str) -> dict[str, Any]:
-    """A Job's template as the API server returns it, defaults and labels filled in."""
-    template: dict[str, Any] = copy.deepcopy(body["spec"]["template"])
-    name = body["metadata"]["name"]
-    template["metadata"]["labels"] |= {
-        "batch.kubernetes.io/controller-uid": uid,
-        "batch.kubernetes.io/job-name": name,
-        "controller-uid": uid,
-        "job-name": name,
-    }
-    spec = template["spec"]
-    spec |= {
-        "dnsPolicy": "ClusterFirst",
-        "schedulerName": "default-scheduler",
-        "serviceAccount": spec["serviceAccountName"],
-    }
-    spec["containers"][0]["imagePullPolicy"] = "IfNotPresent"
-    for volume in spec["volumes"]:
-        if "projected" in volume:
-            volume["projected"]["defaultMode"] = 420
-    return template
-
-
-def honest_pod(child: ChildRecord, suffix: str, uid: str) -> Object:
-    """The pod that Kubernetes makes of a Job: the template, and what it adds to every pod."""
-    metadata = copy.deepcopy(child.template["metadata"])
-    spec = copy.deepcopy(child.template["spec"])
-    spec |= {"nodeName": NODE, "priority": 0, "preemptionPolicy": "PreemptLowerPriority"}
-    spec["tolerations"] = [
-        *spec.get("tolerations", []),
-        *(
-            {
-                "key": f"node.kubernetes.io/{key}",
-                "operator": "Exists",
-                "effect": "NoExecute",
-                "tolerationSeconds": 300,
-            }
-            for key in ("not-ready", "unreachable")
-        ),
-    ]
-    owner = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "name": child.name,
-        "uid": child.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    return {
-        "metadata": metadata
-        | {
-            "name": f"{child.name}-{suffix}",
-            "generateName": f"{child.name}-",
-            "namespace": NAMESPACE,
-            "uid": uid,
-            "generation": 1,
-            "ownerReferences": [owner],
-            "finalizers": ["batch.kubernetes.io/job-tracking"],
-        },
-        "spec": spec,
-        "status": {
-            "phase": "Running",
-            "podIP": ADDRESS,
-            "podIPs": [{"ip": ADDRESS}],
-            "containerStatuses": [
-                {
-                    "name": "trainer",
-                    "restartCount": 0,
-                    "imageID": "registry.example/trainer@sha256:" + "b" * 64,
-                    "state": {"running": {}},
-                }
-            ],
-        },
-    }
+def trained(world: World) -> None:
+    """Let training be over and certification be launched."""
+    results = ResultsRequest.model_validate(train_results())
+    world.change(lambda r: r.with_changes(results={Purpose.TRAIN: results}))
+    world.launch(Purpose.CERTIFY)
 
 
 async def _body(response: ClientResponse) -> dict[str, Any]:

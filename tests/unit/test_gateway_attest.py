@@ -12,7 +12,8 @@ from securetrain.api.names import Purpose
 from securetrain_operator.core.record import ChildRecord
 from securetrain_operator.gateway.attest import attest
 from securetrain_operator.ports import Object
-from support.gateway_world import World, honest_pod, settings
+from support.gateway_pods import honest_pod
+from support.gateway_world import World, settings
 
 Change = Callable[[Object], Any]
 

@@ -13,7 +13,8 @@ from securetrain.api.gateway import MAX_BODY_BYTES
 from securetrain.api.names import JOB_UID_LABEL, Purpose
 from securetrain_operator.ports import Object
 from support.fakes import PODS
-from support.gateway_world import AUDIENCE, JOB_UID, NAMESPACE, World, honest_pod
+from support.gateway_pods import NAMESPACE, honest_pod
+from support.gateway_world import AUDIENCE, JOB_UID, World
 
 PATHS = ("/v1/grants", "/v1/progress", "/v1/results")
 

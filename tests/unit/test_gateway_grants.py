@@ -1,4 +1,4 @@
-"""Grants: what is refused, in which order things are written, and what is left if it breaks."""
+"""Grants: what is refused, in which order things are written, and how many there are."""
 
 from __future__ import annotations
 
@@ -11,43 +11,18 @@ import pytest
 
 from securetrain.api.names import Purpose, correlation_id
 from securetrain.audit import chain
-from securetrain.errors import (
-    GatewayUnavailable,
-    SecuretrainError,
-    VaultDenied,
-    VaultMisconfigured,
-    VaultSealed,
-    VaultUnavailable,
-    WrongKey,
-)
 from securetrain_operator.build.network import DEFAULT_DENY
-from securetrain_operator.core.diagnose import Diagnosis
-from securetrain_operator.core.record import LaunchRecord
-from securetrain_operator.errors import ApiUnavailable
 from support.fakes import JOBS
+from support.gateway_pods import NAMESPACE
 from support.gateway_world import (
     DATASET_SHA256,
     JOB_UID,
-    NAMESPACE,
     NETWORK_POLICIES,
     WRAPPED,
     World,
     train_results,
+    trained,
 )
-
-
-def last(world: World) -> dict[str, Any]:
-    """Data of the newest audit record."""
-    return dict(chain.parse_line(world.record.audit[-1]).data)
-
-
-def trained(world: World) -> None:
-    """Let training be over and certification be launched."""
-    from securetrain.api.gateway import ResultsRequest
-
-    results = ResultsRequest.model_validate(train_results())
-    world.change(lambda r: r.with_changes(results={Purpose.TRAIN: results}))
-    world.launch(Purpose.CERTIFY)
 
 
 async def test_an_honest_train_pod_gets_its_keys() -> None:
@@ -171,73 +146,6 @@ async def test_a_malformed_wrapped_key_is_never_sent(wrapped: str) -> None:
     assert world.vault.trip.log == []
 
 
-Bend = Callable[[World], Any]
-
-
-def bend_policy(**changes: Any) -> Bend:
-    return lambda world: world.policy.update(changes)
-
-
-def add_policy(name: str, spec: dict[str, Any]) -> Bend:
-    return lambda world: world.cluster.put(
-        NETWORK_POLICIES, NAMESPACE, {"metadata": {"name": name}, "spec": spec}
-    )
-
-
-OPEN = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}
-FATAL: dict[str, tuple[Bend, int, str, str]] = {
-    "namespace": (bend_policy(namespaces=["team-b"]), 403, "PolicyDenied", "namespaces"),
-    "image": (bend_policy(images=["sha256:" + "f" * 64]), 403, "PolicyDenied", "images"),
-    "KEK": (bend_policy(outputKeks=["other"]), 403, "PolicyDenied", "outputKeks"),
-    "date": (bend_policy(notAfter="2026-01-01T00:00:00Z"), 403, "PolicyDenied", "notAfter"),
-    "gates": (
-        bend_policy(gates=[{"metric": "accuracy", "min": "0.99"}]),
-        403,
-        "PolicyDenied",
-        "gates",
-    ),
-    "network": (add_policy("theirs", OPEN), 403, "PolicyDenied", "opened by theirs"),
-    "field": (bend_policy(extra=1), 422, "ManifestInvalid", "policy.json"),
-    "format": (bend_policy(format="securetrain/policy/v2"), 422, "ManifestInvalid", "format"),
-    "no date": (lambda world: world.policy.pop("notAfter"), 422, "ManifestInvalid", "notAfter"),
-}
-
-
-@pytest.mark.parametrize("name", FATAL)
-async def test_what_the_owner_does_not_allow_ends_the_job(name: str) -> None:
-    bend, expected, reason, word = FATAL[name]
-    world = World()
-    pod = world.pod()
-    bend(world)
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-    assert (status, problem["reason"]) == (expected, reason)
-    record = world.record
-    assert record.failure is not None
-    assert (record.phase, record.failure.reason) == ("Failed", reason)
-    assert word in record.failure.message
-    assert world.kinds[-1] == "job.failed"
-    assert (record.grants, world.vault.wrapped) == ((), [])
-    assert world.wakeup.woken == [JOB_UID]
-
-
-async def test_the_digest_of_the_attested_image_can_be_allowed_by_itself() -> None:
-    world = World()
-    pod = world.pod()
-    world.policy["images"] = ["sha256:" + "a" * 64]
-    async with world.client() as client:
-        assert (await client.grant(pod))[0] == 200
-
-
-async def test_an_opening_does_not_matter_where_the_owner_does_not_demand_isolation() -> None:
-    world = World()
-    pod = world.pod()
-    world.policy["networkIsolation"] = False
-    add_policy("theirs", OPEN)(world)
-    async with world.client() as client:
-        assert (await client.grant(pod))[0] == 200
-
-
 @pytest.mark.parametrize("name", ["stj-digits-v7", DEFAULT_DENY])
 async def test_our_own_network_policies_must_be_as_they_were_made(name: str) -> None:
     world = World()
@@ -252,54 +160,6 @@ async def test_our_own_network_policies_must_be_as_they_were_made(name: str) -> 
         assert (status, problem["reason"]) == (503, "NotReady")
     assert world.record.failure is None
     assert world.vault.wrapped == []
-
-
-def pinned(world: World) -> None:
-    spec = world.spec.model_copy(
-        update={
-            "datasets": (world.spec.dataset.model_copy(update={"digest": "sha256:" + "e" * 64}),)
-        }
-    )
-    world.__init__(spec=spec.to_wire())  # type: ignore[misc]
-
-
-async def test_a_dataset_other_than_the_pinned_one_ends_the_job() -> None:
-    world = World()
-    pinned(world)
-    pod = world.pod()
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-    assert (status, problem["reason"]) == (403, "DatasetChanged")
-    assert world.record.failure is not None
-    assert world.record.failure.reason == "DatasetChanged"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda world: world.policy.update(notAfter="2029-01-01T00:00:00Z"),
-        lambda world: setattr(
-            world, "policy", world.policy | {"images": ["builtin", "sha256:" + "9" * 64]}
-        ),
-    ],
-)
-async def test_an_older_looser_policy_after_the_first_grant_ends_the_job(change: Bend) -> None:
-    world = World()
-    async with world.client() as client:
-        await client.grant(world.pod())
-        trained(world)
-        change(world)
-        status, problem = await client.grant(world.pod(Purpose.CERTIFY, "fghij"))
-    assert (status, problem["reason"]) == (403, "DatasetChanged")
-    assert world.record.phase == "Failed"
-
-
-async def test_another_manifest_after_the_first_grant_ends_the_job() -> None:
-    world = World()
-    async with world.client() as client:
-        await client.grant(world.pod())
-        status, problem = await client.grant(world.pod(suffix="fghij"), datasetSha256="e" * 64)
-    assert (status, problem["reason"]) == (403, "DatasetChanged")
 
 
 async def test_keys_of_another_mount_are_refused() -> None:
@@ -412,194 +272,6 @@ async def test_there_must_be_something_to_certify() -> None:
     assert world.record.failure is None
 
 
-WAITS: list[tuple[str, SecuretrainError]] = [
-    ("check", VaultSealed("sealed")),
-    ("check", VaultUnavailable("away")),
-    ("check", VaultDenied("no role")),
-    ("check", VaultMisconfigured("no mount")),
-    ("model key", VaultUnavailable("away")),
-    ("model key", VaultMisconfigured("the key is not derived")),
-]
-
-
-@pytest.mark.parametrize(("call", "fault"), WAITS)
-async def test_while_vault_is_not_there_nothing_is_recorded(
-    call: str, fault: SecuretrainError
-) -> None:
-    world = World()
-    pod = world.pod()
-    before = world.record_text
-    world.vault.faults[call] = fault
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-        assert (status, problem["reason"]) == (503, fault.reason)
-        assert problem["retry"] is not None
-        assert world.record_text == before
-        world.vault.faults.clear()
-        assert (await client.grant(pod))[0] == 200
-
-
-async def test_what_an_attested_pod_waits_for_is_shown_until_it_has_its_keys() -> None:
-    world = World()
-    pod = world.pod()
-    world.vault.faults["check"] = VaultSealed("Vault is sealed", fix="unseal it")
-    async with world.client() as client:
-        for _ in range(2):
-            await client.grant(pod)
-        told = world.board.waiting(JOB_UID)
-        assert told == ("pod-abcde", Diagnosis("VaultSealed", "Vault is sealed", "unseal it"))
-        assert world.wakeup.woken == [JOB_UID], "the same again wakes nobody"
-        stranger = world.pod(suffix="zzzzz")
-        world.tamper(stranger, lambda p: p["metadata"].update(generation=2))
-        world.vault.faults["check"] = VaultUnavailable("away")
-        await client.grant(stranger)
-        assert world.board.waiting(JOB_UID) == told
-        world.vault.faults.clear()
-        assert (await client.grant(pod))[0] == 200
-    assert world.board.waiting(JOB_UID) is None
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        VaultSealed("sealed"),
-        VaultUnavailable("refused", in_doubt=False),
-        VaultDenied("403"),
-    ],
-)
-async def test_a_grant_that_surely_failed_is_withdrawn_and_can_be_asked_for_again(
-    fault: SecuretrainError,
-) -> None:
-    world = World()
-    pod = world.pod()
-    world.vault.faults["wrap keys"] = fault
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-        assert (status, problem["reason"]) == (503, fault.reason)
-        assert problem["retry"] is not None
-        assert world.record.grants == ()
-        assert world.kinds[-2:] == ["grant.recorded", "grant.withdrawn"]
-        assert last(world)["reason"] == fault.reason
-        assert world.record.model_key is not None
-        world.vault.faults.clear()
-        assert (await client.grant(pod))[0] == 200
-    assert world.vault.trip.log.count("vault model key") == 1
-
-
-async def test_a_grant_in_doubt_stays_and_only_a_new_pod_can_ask_again() -> None:
-    world = World()
-    pod = world.pod()
-    world.vault.faults["wrap keys"] = VaultUnavailable("slow", in_doubt=True)
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-        assert (status, problem["reason"]) == (503, "GrantLost")
-        assert len(world.record.grants) == 1
-        assert world.kinds[-1] == "grant.recorded"
-        world.vault.faults.clear()
-        assert (await client.grant(pod))[0] == 409
-        assert (await client.grant(world.pod(suffix="fghij")))[0] == 200
-
-
-async def test_a_vault_that_never_answers_leaves_the_grant_in_doubt() -> None:
-    world = World()
-    pod = world.pod()
-
-    async def forever(*args: Any) -> Any:
-        await asyncio.sleep(60)
-
-    world.vault.wrap_keys = forever  # type: ignore[method-assign]
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-    assert (status, problem["reason"]) == (503, "GrantLost")
-    assert len(world.record.grants) == 1
-
-
-async def test_a_crash_between_record_and_wrap_leaves_the_grant() -> None:
-    world = World()
-    pod = world.pod()
-    world.vault.faults["wrap keys"] = RuntimeError("the process dies")
-    async with world.client() as client:
-        status, _ = await client.grant(pod)
-        assert status == 500
-        assert len(world.record.grants) == 1
-        world.vault.faults.clear()
-        assert (await client.grant(pod))[0] == 409
-    assert world.kinds[-1] == "grant.recorded"
-
-
-async def test_a_wrong_key_ends_the_job_in_plain_words() -> None:
-    world = World()
-    pod = world.pod()
-    world.vault.faults["wrap keys"] = WrongKey("message authentication failed")
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-    assert (status, problem["reason"]) == (403, "WrongKey")
-    record = world.record
-    assert record.failure is not None
-    assert "dataset.json or policy.json is not the one that was sealed" in record.failure.message
-    assert record.grants == ()
-    assert world.kinds[-3:] == ["grant.recorded", "grant.withdrawn", "job.failed"]
-
-
-async def test_issued_tokens_are_kept_in_memory_for_their_time_to_live_and_nowhere_else(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(0)
-    world = World(wrap_ttl_seconds=40)
-    first, second = world.pod(suffix="aaaaa"), world.pod(suffix="bbbbb")
-    async with world.client() as client:
-        await client.grant(first)
-        issued_at = world.clock.now()
-        held = world.board.take("pod-aaaaa")
-        assert held is not None
-        assert [token.grant.name for token in held.tokens] == ["train", "validation", "model"]
-        assert held.until == issued_at + 40
-        assert "wrapping-token" not in repr(held) + caplog.text + world.record_text
-        world.board.hold("pod-aaaaa", held, issued_at)
-        world.clock.advance(40)
-        await client.grant(second)
-    assert world.board.take("pod-aaaaa") is None
-    assert world.board.take("pod-bbbbb") is not None
-    assert world.board.take("pod-bbbbb") is None
-
-
-async def test_tokens_that_cannot_be_recorded_are_burnt() -> None:
-    world = World()
-    pod = world.pod()
-    update = world.records.update
-
-    async def broken(uid: str, change: Callable[[LaunchRecord], LaunchRecord]) -> LaunchRecord:
-        if world.vault.wrapped:
-            raise ApiUnavailable("the API server is away")
-        return await update(uid, change)
-
-    world.records.update = broken  # type: ignore[method-assign]
-    async with world.client() as client:
-        status, problem = await client.grant(pod)
-    assert (status, problem["reason"]) == (503, "GrantLost")
-    assert [token.grant.name for token in world.vault.burnt] == ["train", "validation", "model"]
-    assert world.record.grants[0].accessors == ()
-    assert world.board.take("pod-abcde") is None, "they must not be taken for stolen"
-
-
-async def test_tokens_of_a_job_that_ended_meanwhile_are_burnt() -> None:
-    world = World()
-    pod = world.pod()
-    wrap = world.vault.wrap_keys
-
-    async def ends(*args: Any) -> Any:
-        world.change(lambda record: record.failed("DeadlineExceeded", "too late", "2027"))
-        return await wrap(*args)
-
-    world.vault.wrap_keys = ends  # type: ignore[method-assign]
-    async with world.client() as client:
-        status, answer = await client.grant(pod)
-    assert status == 403
-    assert "keys" not in answer
-    assert len(world.vault.burnt) == 3
-    assert world.kinds[-1] == "job.failed"
-
-
 async def test_the_job_itself_must_still_be_there_and_be_the_same() -> None:
     changes: list[Callable[[dict[str, Any]], Any]] = [
         lambda job: job["metadata"].update(deletionTimestamp="2027-01-15T08:00:00Z"),
@@ -627,9 +299,3 @@ async def test_a_connection_that_the_namespace_may_not_use_any_more_is_waited_fo
             status, problem = await client.grant(pod)
         assert (status, problem["reason"]) == (503, "VaultMisconfigured")
     assert world.vault.trip.log == []
-
-
-def test_unavailable_gateways_are_told_to_wait() -> None:
-    from securetrain_operator.gateway.problems import status_of
-
-    assert status_of(GatewayUnavailable("slow")) == 503
