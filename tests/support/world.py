@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from securetrain.api import names
@@ -250,6 +251,18 @@ class World:
         self.end_pod(pod, exit_code)
         self.end_job(Purpose.CERTIFY, "Failed" if exit_code else "Complete", "PodFailurePolicy")
         await self.run()
+
+
+def kinds_of(world: World) -> list[str]:
+    """What the audit chain says happened, in order."""
+    return [
+        json.loads(line)["type"].removeprefix("dev.securetrain.") for line in world.record.audit
+    ]
+
+
+def warnings_of(world: World) -> dict[str, str]:
+    """What the events warned of, by reason."""
+    return {reason: said for reason, said, warning in world.events.emitted if warning}
 
 
 def running() -> dict[str, Any]:
