@@ -10,14 +10,13 @@ import io
 import os
 from collections.abc import Iterator
 
-import tink
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from tink import secret_key_access, streaming_aead
-from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
+from tink import streaming_aead
 
 from bench.compare import Contest, Work
 from securetrain.sealed.streaming import KEY, SEGMENT, TAG, decrypt_into, encrypt_stream
 from securetrain.secret import Secret
+from support.tink import tink_aead
 
 PLACE = b"securetrain/shard/v1|bench|train|0|1"
 MIB = 1 << 20
@@ -51,7 +50,7 @@ class Sink(io.RawIOBase):
 def contests(size: int) -> Iterator[Contest]:
     """The contests on `size` bytes."""
     dek, data = Secret(os.urandom(KEY)), os.urandom(size)
-    tinks = tink_of(dek)
+    tinks = tink_aead(dek)
     sink = Sink(size + MIB)
     encrypt_stream(io.BytesIO(data), sink, dek, PLACE)
     sealed = bytes(sink.memory[: sink.used])
@@ -125,27 +124,3 @@ def _bare(data: bytes, ours: Work) -> Contest:
 def _same(found: object, data: bytes) -> None:
     if found != data:
         raise AssertionError("the two sides of a contest do not do the same work")
-
-
-def tink_of(dek: Secret) -> streaming_aead.StreamingAead:
-    """Tink's AES256_GCM_HKDF_1MB with the given key."""
-    streaming_aead.register()
-    template = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(
-        key_value=dek.reveal(),
-        params=aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingParams(
-            ciphertext_segment_size=SEGMENT,
-            derived_key_size=KEY,
-            hkdf_hash_type=common_pb2.HashType.SHA256,
-        ),
-    )
-    data = tink_pb2.KeyData(
-        type_url="type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey",
-        value=template.SerializeToString(),
-        key_material_type=tink_pb2.KeyData.SYMMETRIC,
-    )
-    key = tink_pb2.Keyset.Key(
-        key_data=data, status=tink_pb2.ENABLED, key_id=1, output_prefix_type=tink_pb2.RAW
-    )
-    keyset = tink_pb2.Keyset(primary_key_id=1, key=[key]).SerializeToString()
-    handle = tink.proto_keyset_format.parse(keyset, secret_key_access.TOKEN)
-    return handle.primitive(streaming_aead.StreamingAead)
