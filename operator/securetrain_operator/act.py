@@ -7,7 +7,7 @@ from typing import assert_never
 
 from securetrain.api import names
 from securetrain.api.conditions import cut
-from securetrain.api.digest import canonical_sha256, sha256_hex
+from securetrain.api.digest import canonical_sha256
 from securetrain.api.names import Purpose
 from securetrain.signing import dsse
 from securetrain.signing.head import head_statement
@@ -205,7 +205,7 @@ class Actor:
         payload = head_statement(
             record.job, genesis=record.genesis, head=record.head, records=len(record.audit)
         )
-        digest = bytes.fromhex(sha256_hex(dsse.pae(dsse.INTOTO_TYPE, payload)))
+        digest = dsse.digest(dsse.INTOTO_TYPE, payload)
         correlation = names.correlation_id(uid, len(record.audit), record.head)
         signature = await self._vault.sign(connection, lambda _: digest, correlation)
         hint = dsse.key_hint(signature.public_key_pem)

@@ -29,7 +29,6 @@ class Settings(Model):
 
     namespace: Name
     """The operator's own namespace, which holds the launch records."""
-    service_account: Name = "securetrain-operator"
     audience: Annotated[str, Field(min_length=1, max_length=200)]
     """Audience of the pods' tokens; names cluster and release."""
     trainer_image: Annotated[str, Field(pattern=IMAGE, max_length=512)]

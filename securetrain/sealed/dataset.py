@@ -177,10 +177,6 @@ class SealedDataset:
     keys: Mapping[Split, WrappedDek]
     indexes: Mapping[Split, tuple[ShardEntry, ...]]
 
-    def shard_file(self, entry: ShardEntry) -> Path:
-        """Path of a shard."""
-        return self.folder / entry.path
-
 
 def shard_path(split: Split, index: int, count: int) -> str:
     """Path of shard `index`, counted from 0, of `count`, relative to the dataset's folder."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +37,11 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     """Pre-authentication encoding: the bytes whose SHA-256 is signed."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def digest(payload_type: str, payload: bytes) -> bytes:
+    """SHA-256 of the pre-authentication encoding, 32 bytes: what a signer of digests is given."""
+    return hashlib.sha256(pae(payload_type, payload)).digest()
 
 
 def envelope(payload_type: str, payload: bytes, signature: bytes, key_id: str = "") -> str:

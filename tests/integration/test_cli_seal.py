@@ -84,7 +84,7 @@ def test_seal_and_open_with_vault(
             entries = sealed.indexes[split]
             for index, entry in enumerate(entries):
                 place = shard_associated_data(sealed.manifest.id, split, index, len(entries))
-                found += decrypt_bytes(sealed.shard_file(entry).read_bytes(), dek, place)
+                found += decrypt_bytes((sealed.folder / entry.path).read_bytes(), dek, place)
         with np.load(DIGITS) as source:
             assert all(image.tobytes() in found for image in source["images"][::500])
         loosened = dek_associated_data(Split.TEST, sealed.manifest_sha256, "0" * 64)
@@ -100,9 +100,9 @@ def test_tink_itself_opens_what_was_sealed(vault: OpenBao, policy: Path, tmp_pat
         dek = Custodian(client, MOUNT, KEK).unwrap(sealed.keys[Split.TEST].wrapped, bound_to)
     entry, *others = sealed.indexes[Split.TEST]
     place = shard_associated_data(sealed.manifest.id, Split.TEST, 0, 1 + len(others))
-    with sealed.shard_file(entry).open("rb") as stream:
+    with (sealed.folder / entry.path).open("rb") as stream:
         opened = tink_aead(dek).new_decrypting_stream(stream, place).read()
-    assert opened == decrypt_bytes(sealed.shard_file(entry).read_bytes(), dek, place)
+    assert opened == decrypt_bytes((sealed.folder / entry.path).read_bytes(), dek, place)
     with np.load(DIGITS) as source:
         found = sum(image.tobytes() in opened for image in source["images"])
     assert found == entry.records

@@ -40,7 +40,7 @@ def records_of(sealed: SealedDataset, keys: KeptKeys, split: Split) -> list[byte
     entries = sealed.indexes[split]
     for index, entry in enumerate(entries):
         place = shard_associated_data(sealed.manifest.id, split, index, len(entries))
-        data = sealed.shard_file(entry).read_bytes()
+        data = (sealed.folder / entry.path).read_bytes()
         assert (len(data), sha256_hex(data)) == (entry.bytes, entry.sha256)
         plain = decrypt_bytes(data, dek_of(sealed, keys, split), place)
         while plain:
@@ -256,7 +256,7 @@ def test_a_changed_byte_is_found_deep_and_a_cut_file_at_once(tmp_path: Path) -> 
     written, _, _ = sealed_dataset(tmp_path)
     sealed = load_dataset(written.folder)
     entry = sealed.indexes[Split.TEST][0]
-    file = sealed.shard_file(entry)
+    file = sealed.folder / entry.path
     content = bytearray(file.read_bytes())
     content[50] ^= 1
     file.write_bytes(content)

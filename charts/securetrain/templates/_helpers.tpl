@@ -38,7 +38,6 @@ securetrain-gateway.{{ .Release.Namespace }}.svc
 {{- define "securetrain.settings" -}}
 {{- $settings := dict
   "namespace" .Release.Namespace
-  "serviceAccount" .Values.serviceAccount.name
   "audience" (include "securetrain.audience" .)
   "trainerImage" .Values.image.trainer
   "gatewayUrl" (printf "https://%s" (include "securetrain.gatewayHost" .))

@@ -7,7 +7,6 @@ on there: the audit trail that is signed ends where the first change ended.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -22,8 +21,8 @@ from securetrain.errors import GatesMissed, InvalidInput, ModelCorrupt, NotOurPo
 from securetrain.sealed.dataset import POLICY_FILE
 from securetrain.sealed.model import AUDIT_FILE
 from securetrain.sealed.policy import RequiredGate, parse_policy
+from securetrain.signing import dsse
 from securetrain.signing.bundle import build_bundle
-from securetrain.signing.dsse import INTOTO_TYPE, key_hint, pae
 from securetrain.signing.statement import UNSIGNED_FILES, build_statement, folder_digest
 from securetrain_operator.core.record import Change, LaunchRecord, VerdictRecord
 from securetrain_operator.core.verdict import GATES_MISSED_FIX, Verdict, judge, missed_lines
@@ -76,8 +75,7 @@ class Results:
         requested = signed_lines(record)[-1]
 
         def digest_for(key_version: int) -> bytes:
-            statement = model_statement(pod, record, key_version)
-            return hashlib.sha256(pae(INTOTO_TYPE, statement)).digest()
+            return dsse.digest(dsse.INTOTO_TYPE, model_statement(pod, record, key_version))
 
         signature = await self._services.vault.sign(
             resolved.connection,
@@ -90,7 +88,7 @@ class Results:
             "statementSha256": sha256_hex(statement),
             "key": resolved.connection.signing_key,
             "keyVersion": signature.key_version,
-            "keyHint": key_hint(signature.public_key_pem),
+            "keyHint": dsse.key_hint(signature.public_key_pem),
         }
         change = signed(record, bundle, data, self._services.clock.rfc3339())
         return await self._update(pod, change)
