@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CLUSTER := $(BIN)/python -m localcluster
 PYTEST := $(BIN)/python -m pytest
-SUITES := tests/unit tests/property tests/fuzz tests/integration tests/e2e
+SUITES := tests/unit tests/property tests/fuzz tests/integration
+WHOLE := $(PYTEST) --no-skips --durations=20
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header pyproject.toml
 
-.PHONY: help venv demo test check lint crd bench lock up down clean
+.PHONY: help venv demo test check mutants lint crd bench lock up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,10 +39,14 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 test: venv ## every test, on real servers; a skipped test is a failure
 	$(CLUSTER) binaries
 	$(CLUSTER) images
-	$(PYTEST) --no-skips --durations=20 $(wildcard $(SUITES))
+	$(WHOLE) --numprocesses=auto --maxprocesses=4 --dist=loadfile $(SUITES)
+	$(WHOLE) tests/e2e
 
 check: lint ## what lint does, and the fast tests
-	$(PYTEST) --quiet tests/unit tests/property
+	$(PYTEST) --quiet --numprocesses=auto --maxprocesses=4 tests/unit tests/property
+
+mutants: venv ## take the guards out one by one and demand that a test goes red each time
+	PYTHONPATH=tests $(BIN)/python -m mutation $(TOPICS)
 
 lint: venv ## format, style, types, layers
 	$(BIN)/ruff format --check .
