@@ -43,11 +43,17 @@ from securetrain_trainer.phase import (
     read_model,
     stored_folder,
 )
-from securetrain_trainer.ports import Keys, KeySource, Operator
+from securetrain_trainer.ports import Keys, KeySource, Operator, Score
 from securetrain_trainer.progress import ProgressPoster
 from securetrain_trainer.report import make_report, report_bytes, verdict_of
 from securetrain_trainer.runtime import prepare_tensorflow
 from securetrain_trainer.store import Folder
+
+
+def _tensorflow() -> Score:
+    from securetrain_trainer.score import score  # loads TensorFlow
+
+    return score
 
 
 def run_certification(
@@ -55,6 +61,7 @@ def run_certification(
     source: KeySource,
     operator: Operator,
     start: Callable[[], int] = prepare_tensorflow,
+    load: Callable[[], Score] = _tensorflow,
 ) -> None:
     """Evaluate, report, and store the signature.
 
@@ -63,6 +70,7 @@ def run_certification(
         source: gives the keys of the test split and of the model.
         operator: judges the results and has them signed.
         start: loads TensorFlow and returns its number of threads.
+        load: loads what evaluates.
 
     Raises:
         GatesMissed: all went well, but the model is not good enough; it is stored unsigned.
@@ -76,7 +84,7 @@ def run_certification(
         log("tensorflow.ready", threads=start())
         keys = source.acquire(run, dataset)
         log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
-        evaluation = _evaluate(run, dataset, model, keys)
+        evaluation = _evaluate(run, dataset, model, keys, load)
         reports, answer = _report(run, dataset, model, evaluation, operator)
         _store(run, folder, reports, answer)
     log("results.reported", verdict=answer.verdict or "")
@@ -85,11 +93,15 @@ def run_certification(
         raise GatesMissed("; ".join(answer.missed) or "a gate was missed")
 
 
-def _evaluate(run: RunSpec, dataset: SealedDataset, model: StoredModel, keys: Keys) -> Evaluation:
+def _evaluate(
+    run: RunSpec,
+    dataset: SealedDataset,
+    model: StoredModel,
+    keys: Keys,
+    load: Callable[[], Score],
+) -> Evaluation:
     weights = open_weights(model.manifest, model.sealed_weights, keys.model)
-    from securetrain_trainer.score import score  # loads TensorFlow
-
-    evaluation = score(run.model, weights, dataset, keys.splits[Split.TEST])
+    evaluation = load()(run.model, weights, dataset, keys.splits[Split.TEST])
     log("evaluated", accuracy=evaluation.accuracy, records=evaluation.records)
     return evaluation
 

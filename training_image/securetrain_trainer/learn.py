@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from securetrain.api.digest import sha256_hex
@@ -15,22 +14,13 @@ from securetrain_trainer.log import log
 from securetrain_trainer.models import build, dump_weights
 from securetrain_trainer.phase import image_shape
 from securetrain_trainer.pipeline import Batches
-from securetrain_trainer.ports import Keys
+from securetrain_trainer.ports import Keys, Learned
 from securetrain_trainer.progress import ProgressPoster
 from securetrain_trainer.shards import SealedSplit
 from securetrain_trainer.train import Epoch, Progress, Trained, seed_everything, train
 
 CURVE_POINTS: Final = 20
 """Most points of the learning curve that are kept with the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What came out: plaintext weights (safetensors), their digest, and the published metrics."""
-
-    weights: bytes
-    sha256: str
-    metrics: tuple[Metric, ...]
 
 
 def learn(run: RunSpec, dataset: SealedDataset, keys: Keys, poster: ProgressPoster) -> Learned:

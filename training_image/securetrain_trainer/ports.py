@@ -1,15 +1,21 @@
-"""The two things that a phase needs from outside; tests implement them in a few lines."""
+"""What a phase needs from outside; tests implement each in a few lines.
+
+Free of TensorFlow: what computes is a port too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from securetrain.api.gateway import ProgressReport, ResultsRequest, ResultsResponse, RunSpec
 from securetrain.api.names import Split
+from securetrain.api.types import Metric, ModelSpec
 from securetrain.sealed.dataset import SealedDataset
 from securetrain.secret import Secret
+from securetrain_trainer.evaluate import Evaluation
+from securetrain_trainer.progress import ProgressPoster
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +46,18 @@ class Operator(Protocol):
     def results(self, request: ResultsRequest) -> ResultsResponse:
         """Report what the phase produced."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What came out: plaintext weights (safetensors), their digest, and the published metrics."""
+
+    weights: bytes
+    sha256: str
+    metrics: tuple[Metric, ...]
+
+
+Learn = Callable[[RunSpec, SealedDataset, Keys, ProgressPoster], Learned]
+"""Trains; see `learn.learn`."""
+Score = Callable[[ModelSpec, bytes, SealedDataset, Secret], Evaluation]
+"""Evaluates plaintext weights on the test split; see `score.score`."""

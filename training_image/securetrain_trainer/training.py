@@ -8,11 +8,17 @@ from securetrain.api.gateway import ResultsRequest, RunSpec
 from securetrain.api.names import Purpose
 from securetrain_trainer.log import log
 from securetrain_trainer.phase import open_dataset, place_of
-from securetrain_trainer.ports import KeySource, Operator
+from securetrain_trainer.ports import KeySource, Learn, Operator
 from securetrain_trainer.progress import ProgressPoster
 from securetrain_trainer.runtime import prepare_tensorflow
 from securetrain_trainer.seal import seal_model
 from securetrain_trainer.store import open_folder
+
+
+def _tensorflow() -> Learn:
+    from securetrain_trainer.learn import learn  # slow; a wrong job is refused by now
+
+    return learn
 
 
 def run_training(
@@ -20,6 +26,7 @@ def run_training(
     source: KeySource,
     operator: Operator,
     start: Callable[[], int] = prepare_tensorflow,
+    load: Callable[[], Learn] = _tensorflow,
 ) -> None:
     """Train, seal, report.
 
@@ -28,6 +35,7 @@ def run_training(
         source: gives the keys.
         operator: is told of progress and results.
         start: loads TensorFlow and returns its number of threads.
+        load: loads what trains, before the keys are there.
 
     Raises:
         OutputExists, InvalidInput, ManifestInvalid: before a key was asked for.
@@ -40,8 +48,7 @@ def run_training(
         with ProgressPoster(operator.progress) as poster:
             poster.report("loading")
             log("tensorflow.ready", threads=start())
-            from securetrain_trainer.learn import learn  # slow; a wrong job is refused by now
-
+            learn = load()
             keys = source.acquire(run, dataset)
             log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
             learned = learn(run, dataset, keys, poster)

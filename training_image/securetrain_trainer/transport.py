@@ -99,9 +99,12 @@ class Peer:
             cut.cancel()
             connection.close()
 
+    def _dial(self, deadline: float) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=deadline)
+
     def _connect(self, deadline: float) -> http.client.HTTPConnection:
         try:
-            plain = socket.create_connection((self.host, self.port), timeout=deadline)
+            plain = self._dial(deadline)
         except OSError as error:
             raise NotSent(type(error).__name__) from None
         secure = self.tls.wrap_socket(
