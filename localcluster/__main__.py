@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    cluster = Cluster(arguments.state, audit=arguments.audit)
+    cluster = Cluster(arguments.state)
     cluster.up()
     print(f"export KUBECONFIG={cluster.control_plane.kubeconfig}")
     print(f"export PATH={binaries.folder()}:$PATH")
@@ -62,7 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, default=STATE, help="state folder (%(default)s)")
     commands = parser.add_subparsers(required=True)
     up = commands.add_parser("up", help="start the cluster, or what of it is not running")
-    up.add_argument("--audit", action="store_true", help="keep the API server's audit log")
     up.set_defaults(command=_up)
     for name, command, what in (
         ("down", _down, "stop everything; data and images stay in the state folder"),

@@ -27,15 +27,14 @@ class Cluster:
 
     Args:
         state: the folder with all that it writes; one cluster per machine can be up.
-        audit: whether the API server keeps an audit log.
     """
 
-    def __init__(self, state: Path = STATE, *, audit: bool = False) -> None:
+    def __init__(self, state: Path = STATE) -> None:
         self.state = state.absolute()
         programs = binaries.folder()
         self._scheduler_program = programs / "kube-scheduler"
         self.control_plane = ControlPlane(
-            self.state, port=_API_PORT, advertise=network.HOST, audit=audit
+            self.state, port=_API_PORT, advertise=network.HOST, audit=True
         )
         self.openbao = OpenBao(
             self.state / "openbao", port=_OPENBAO_PORT, listen=("127.0.0.1", network.HOST)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,6 +71,11 @@ class OpenBao:
         return self._state / "audit.log"
 
     @property
+    def config_file(self) -> Path:
+        """The server's configuration, JSON, written anew by each `start`."""
+        return self._state / "config.json"
+
+    @property
     def running(self) -> bool:
         """Whether the server's process is alive."""
         return self.process.running
@@ -94,6 +101,13 @@ class OpenBao:
     def stop(self) -> None:
         """Stops the server and keeps its data."""
         self.process.stop()
+
+    def reload(self) -> None:
+        """Has the server read `config_file` again: audit devices come and go with it."""
+        pid = self.process.pid
+        if pid is None:
+            raise ClusterError("OpenBao is not running.")
+        os.kill(pid, signal.SIGHUP)
 
     def seal(self) -> None:
         """Seals the server, as an operator would in an emergency."""
@@ -132,9 +146,8 @@ class OpenBao:
         authority = Authority(self._state / "pki", "openbao-ca")
         hosts = tuple(dict.fromkeys((*_HOSTS, *self._listen)))
         pair = authority.issue("openbao", common_name="openbao", hosts=hosts)
-        file = self._state / "config.json"
-        file.write_text(json.dumps(self._config(pair), indent=2))
-        return file
+        self.config_file.write_text(json.dumps(self._config(pair), indent=2))
+        return self.config_file
 
     def _config(self, pair: KeyPair) -> dict[str, Any]:
         raft = f"127.0.0.1:{self._ports['raft']}"

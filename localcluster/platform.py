@@ -31,10 +31,19 @@ class Platform:
         cluster: a cluster that is up.
         work: folder for values and volumes.
         quiet: whether long steps keep their progress to themselves.
+        vaults: addresses by name of more Vault connections, besides `default`.
     """
 
-    def __init__(self, cluster: Cluster, work: Path, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        work: Path,
+        *,
+        quiet: bool = False,
+        vaults: Mapping[str, str] | None = None,
+    ) -> None:
         self.cluster = cluster
+        self._vaults = {"default": cluster.openbao_address_for_pods, **(vaults or {})}
         self.work = work.absolute()
         self.images: Mapping[str, str] = images.load(cluster.node.containerd, quiet=quiet)
 
@@ -92,17 +101,20 @@ class Platform:
 
     def values(self) -> Path:
         """The chart's values for this cluster, written to a file."""
-        connection = {
-            "name": "default",
-            "address": self.cluster.openbao_address_for_pods,
-            "ca": self.cluster.openbao.ca_pem,
-            "allowedNamespaces": ["*"],
-            "egressCidrs": ["10.244.0.1/32"],
-        }
+        connections = [
+            {
+                "name": name,
+                "address": address,
+                "ca": self.cluster.openbao.ca_pem,
+                "allowedNamespaces": ["*"],
+                "egressCidrs": ["10.244.0.1/32"],
+            }
+            for name, address in self._vaults.items()
+        ]
         values = {
             "clusterName": "local",
             "image": dict(self.images),
-            "vault": {"connections": [connection]},
+            "vault": {"connections": connections},
             "settings": {"resyncSeconds": 5},
         }
         path = self.work / "values.yaml"
