@@ -24,7 +24,8 @@ from securetrain.api.types import (
 )
 
 SHA256_HEX = r"^[0-9a-f]{64}$"
-WRAPPED = r"^vault:v[1-9][0-9]{0,5}:[A-Za-z0-9+/=]{80}$"
+WRAPPED = r"^vault:v[1-9][0-9]{0,5}:[A-Za-z0-9+/]{80}$"
+"""Vault's form of a wrapped DEK: 60 bytes (nonce, key, tag) in base64, which need no padding."""
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 MOUNT = r"^[A-Za-z0-9_-]+$"
 MAX_POLICY_BYTES = 65_536

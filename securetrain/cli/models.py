@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -16,18 +16,21 @@ from securetrain.cli import render
 from securetrain.cli.render import Output, OutputOption
 from securetrain.cli.user_files import read_text
 from securetrain.cli.vault_env import client_from_env
-from securetrain.errors import InvalidInput, ModelCorrupt, OutputExists
+from securetrain.errors import ExitCode, InvalidInput, ModelCorrupt, OutputExists
 from securetrain.sealed.files import read, write_new
 from securetrain.sealed.model import (
     KEY_FILE,
     MAX_KEY_BYTES,
     MAX_MODEL_BYTES,
+    MAX_REPORT_BYTES,
     MAX_WEIGHTS_BYTES,
     MODEL_FILE,
     REPORT_FILE,
+    ModelManifest,
     parse_key,
     parse_model,
 )
+from securetrain.sealed.strict_json import load
 from securetrain.sealed.weights import open_weights
 from securetrain.secret import Secret
 from securetrain.signing.verify import VerifiedModel, verify_model
@@ -73,17 +76,20 @@ def _verified_lines(verified: VerifiedModel) -> list[str]:
 
 def report(folder: FolderArgument, output: OutputOption = Output.TEXT) -> None:
     """Show a model's evaluation report; `report.html` beside it is for a browser."""
-    path = _folder(folder) / REPORT_FILE
+    data = read(_folder(folder), REPORT_FILE, MAX_REPORT_BYTES, ModelCorrupt)
+    content = load(data, name=REPORT_FILE, limit=MAX_REPORT_BYTES)
     try:
-        content: dict[str, Any] = json.loads(read_text(REPORT_FILE, path))
-        metrics = {entry["name"]: entry["value"] for entry in content["evaluation"]["metrics"]}
+        metrics = [
+            (str(entry["name"]), str(entry["value"])) for entry in content["evaluation"]["metrics"]
+        ]
         gates = [
-            (gate["metric"], gate["rule"], gate["value"], "✓" if gate["passed"] else "✗")
+            (*(str(gate[key]) for key in ("metric", "rule", "value")), "✓✗"[not gate["passed"]])
             for gate in content["gates"]
         ]
+        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate cannot be printed
     except (ValueError, KeyError, TypeError):
-        raise ModelCorrupt(f"{path} is not a report") from None
-    shown = [render.fields(metrics.items())]
+        raise ModelCorrupt(f"{REPORT_FILE} is not a report") from None
+    shown = [render.fields(metrics)]
     if gates:
         shown.append(render.table(("gate", "rule", "value", ""), gates))
     note = Text(f"verify it: securetrain verify {folder} --key KEY · page: {folder}/report.html")
@@ -107,7 +113,7 @@ def open_model(
     sealed = read(folder, manifest.weights.path, MAX_WEIGHTS_BYTES, ModelCorrupt)
     weights = open_weights(manifest, sealed, _dek(folder))
     if dest.suffix == ".keras":
-        _export(folder, weights, dest)
+        _export(folder, manifest, weights, dest)
     else:
         write_new(dest, weights)
     size = dest.stat().st_size
@@ -123,7 +129,7 @@ def _dek(folder: Path) -> Secret:
         )
 
 
-def _export(folder: Path, weights: bytes, dest: Path) -> None:
+def _export(folder: Path, manifest: ModelManifest, weights: bytes, dest: Path) -> None:
     """Have the trainer's own code build the Keras file; the weights go through a pipe."""
     command = [
         sys.executable,
@@ -133,6 +139,11 @@ def _export(folder: Path, weights: bytes, dest: Path) -> None:
         str(dest),
     ]
     result = subprocess.run(command, input=weights, capture_output=True, check=False)  # noqa: S603
+    if result.returncode == ExitCode.INTEGRITY:
+        raise ModelCorrupt(
+            f"{manifest.weights.path} does not hold the weights of {MODEL_FILE}'s architecture",
+            fix="check the folder: securetrain verify",
+        )
     if result.returncode:
         raise InvalidInput(
             "DEST",

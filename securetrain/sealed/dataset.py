@@ -152,7 +152,11 @@ class ShardEntry(Model):
 
 
 class KeyRing(Model):
-    """keys.json."""
+    """keys.json.
+
+    Nothing binds the names of mount and KEK, so at least they must agree with each other: a name
+    that was damaged is found here, and not by a Vault that merely denies an unknown path.
+    """
 
     format: Literal["securetrain/keys/v1"]
     keys: Annotated[dict[Split, WrappedDek], Field(max_length=len(Split))]
@@ -161,6 +165,8 @@ class KeyRing(Model):
     def _complete(self) -> Self:
         if set(self.keys) != set(Split):
             raise ValueError(f"keys must be {', '.join(Split)}")
+        if len({(key.mount, key.kek) for key in self.keys.values()}) > 1:
+            raise ValueError("all keys must be wrapped by one KEK")
         return self
 
 

@@ -21,7 +21,10 @@ SIGNATURE_FILE: Final = "model.sig"
 
 MAX_MODEL_BYTES: Final = 1 << 20
 MAX_KEY_BYTES: Final = 1 << 13
-MAX_WEIGHTS_BYTES: Final = 1 << 36
+MAX_WEIGHTS_BYTES: Final = 1 << 30
+"""Sealed; a model of the most parameters that are allowed has 0.8 GB."""
+MAX_REPORT_BYTES: Final = 1 << 24
+MAX_AUDIT_BYTES: Final = 1 << 22
 
 ShortText = Annotated[str, Field(min_length=1, max_length=253)]
 ImageText = Annotated[str, Field(min_length=1, max_length=512)]

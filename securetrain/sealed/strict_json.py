@@ -81,11 +81,11 @@ def dump_line(model: Model) -> bytes:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [key for key, _ in pairs]
-        double = next(key for key in names if names.count(key) > 1)
-        raise _Refused(f"the key {double[:64]!r} stands there twice")
+    value: dict[str, Any] = {}
+    for key, entry in pairs:
+        if key in value:
+            raise _Refused(f"the key {key[:64]!r} stands there twice")
+        value[key] = entry
     return value
 
 

@@ -71,12 +71,13 @@ def parse_envelope(fields: Any) -> Envelope:
     """Parse an envelope's JSON fields; raises SignatureInvalid if they are not one."""
     try:
         (signature,) = fields["signatures"]
+        fields["payloadType"].encode()  # a lone surrogate has no bytes that could be signed
         return Envelope(
-            str(fields["payloadType"]),
+            fields["payloadType"],
             base64.b64decode(fields["payload"], validate=True),
             base64.b64decode(signature["sig"], validate=True),
         )
-    except (KeyError, TypeError, ValueError, binascii.Error):
+    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error):
         raise SignatureInvalid(
             "the signature file is not a DSSE envelope with one signature"
         ) from None

@@ -8,13 +8,22 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from securetrain.audit import chain
 from securetrain.errors import AuditBroken, ModelCorrupt, SignatureInvalid
-from securetrain.sealed.model import AUDIT_FILE, SIGNATURE_FILE
+from securetrain.sealed import files
+from securetrain.sealed.model import (
+    AUDIT_FILE,
+    MAX_AUDIT_BYTES,
+    MAX_WEIGHTS_BYTES,
+    SIGNATURE_FILE,
+)
 from securetrain.signing.bundle import verify_bundle
+from securetrain.signing.dsse import MAX_ENVELOPE
 from securetrain.signing.statement import UNSIGNED_FILES, SignedModel
+
+MAX_DEPTH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +47,15 @@ def verify_model(folder: Path, public_key_pem: bytes) -> VerifiedModel:
         ModelCorrupt: a file is missing, added, changed, or not a plain file; it is named.
         AuditBroken: audit.jsonl is not the chain whose head was signed.
     """
-    signature = folder / SIGNATURE_FILE
-    if not signature.is_file():
+    if not os.path.lexists(folder / SIGNATURE_FILE):
         raise SignatureInvalid(
             f"{folder} holds no {SIGNATURE_FILE}: the model was not signed",
             fix="see report.json: a model that missed a gate is sealed and reported, not signed",
         )
-    signed = verify_bundle(signature.read_text(errors="replace"), public_key_pem)
+    bundle = files.read(folder, SIGNATURE_FILE, MAX_ENVELOPE, SignatureInvalid)
+    signed = verify_bundle(bundle.decode(errors="replace"), public_key_pem)
     compare_files(folder, signed.files)
-    return VerifiedModel(signed, verify_audit(folder / AUDIT_FILE, signed.certification))
+    return VerifiedModel(signed, verify_audit(folder, signed.certification))
 
 
 def compare_files(folder: Path, expected: Mapping[str, str]) -> None:
@@ -56,7 +65,7 @@ def compare_files(folder: Path, expected: Mapping[str, str]) -> None:
         state = "is missing" if path in expected else "was added after signing"
         raise ModelCorrupt(f"{path} {state}", fix="restore the folder as it was signed")
     for path, digest in sorted(expected.items()):
-        if file_sha256(folder / path) != digest:
+        if file_sha256(folder, path) != digest:
             raise ModelCorrupt(
                 f"{path} was changed after signing", fix="restore the folder as it was signed"
             )
@@ -65,11 +74,20 @@ def compare_files(folder: Path, expected: Mapping[str, str]) -> None:
 def walk(folder: Path) -> list[str]:
     """Relative paths of all files below a folder; raises ModelCorrupt for a link or device."""
     paths: list[str] = []
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
+
+    def unreadable(failure: OSError) -> NoReturn:
+        raise ModelCorrupt(f"{failure.filename} cannot be looked at, or changes meanwhile")
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        for name in (*folders, *names):
             path = Path(parent) / name
-            mode = path.lstat().st_mode
             relative = path.relative_to(folder).as_posix()
+            if relative.count("/") > MAX_DEPTH:
+                raise ModelCorrupt(f"{relative:.80} lies deeper than any file of a model")
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError as failure:
+                unreadable(failure)
             if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
                 raise ModelCorrupt(f"{relative} is a link or a special file")
             if stat.S_ISREG(mode):
@@ -77,21 +95,24 @@ def walk(folder: Path) -> list[str]:
     return paths
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 hex of a file, read without following a link."""
+def file_sha256(folder: Path, path: str) -> str:
+    """SHA-256 hex of a file below a folder; raises ModelCorrupt if it is no plain file."""
     digest = hashlib.sha256()
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        while block := file.read(1 << 20):
+    with files.open_regular(folder, path, MAX_WEIGHTS_BYTES, ModelCorrupt) as (file, size):
+        left = size
+        while block := file.read(min(left, 1 << 20)):
+            left -= len(block)
             digest.update(block)
     return digest.hexdigest()
 
 
-def verify_audit(path: Path, claim: Mapping[str, Any]) -> tuple[chain.Record, ...]:
+def verify_audit(folder: Path, claim: Mapping[str, Any]) -> tuple[chain.Record, ...]:
     """Check audit.jsonl against the signed claim; raises AuditBroken."""
+    data = files.read(folder, AUDIT_FILE, MAX_AUDIT_BYTES, AuditBroken)
     try:
         job, audit = claim["job"], claim["audit"]
         first = chain.genesis(job["namespace"], job["name"], job["uid"], job["specSha256"])
-        records = chain.verify_chain(chain.split_lines(path.read_text()), first)
+        records = chain.verify_chain(chain.split_lines(data.decode()), first)
         whole = (len(records), records[-1].sha256) == (audit["records"], audit["head"])
     except (KeyError, TypeError, IndexError, ValueError):
         raise AuditBroken("the signed claim does not name an audit trail that fits") from None

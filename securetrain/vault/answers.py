@@ -53,9 +53,9 @@ _PHRASES: Final[tuple[tuple[str, type[SecuretrainError], str, str], ...]] = (
     ),
     (
         "version is too new",
-        VaultMisconfigured,
-        "does not have this version of the KEK",
-        "use the Vault that the keys were wrapped by",
+        WrongKey,
+        "never had this version of the KEK: the wrapped key was changed, or is another Vault's",
+        "restore keys.json or key.json, or use the Vault that the keys were wrapped by",
     ),
     ("not allowed by this role", VaultMisconfigured, "does not allow this name", SETUP),
     ("error validating token", VaultDenied, "does not accept the login token", SETUP),

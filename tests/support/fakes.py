@@ -299,9 +299,7 @@ class FakeVault:
         self, connection: VaultConnection, namespace: str, kek: str, context: bytes
     ) -> ModelKey:
         self._call("model key")
-        return ModelKey(
-            mount=connection.transit_mount, kek=kek, wrapped="vault:v1:" + "A" * 79 + "="
-        )
+        return ModelKey(mount=connection.transit_mount, kek=kek, wrapped="vault:v1:" + "A" * 80)
 
     async def wrap_keys(
         self, connection: VaultConnection, request: WrapRequest

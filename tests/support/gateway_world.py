@@ -52,7 +52,7 @@ AUDIENCE = "securetrain/test/gateway"
 JOB_UID = "11111111-1111-4111-8111-111111111111"
 DATASET_ID = "22222222-2222-4222-8222-222222222222"
 IMAGE = "registry.example/trainer@sha256:" + "a" * 64
-WRAPPED = "vault:v3:" + "A" * 79 + "="
+WRAPPED = "vault:v3:" + "A" * 80
 DATASET_SHA256 = "d" * 64
 
 SPEC = {

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from securetrain.api.digest import sha256_hex
-from securetrain.api.gateway import FileDigest, RunSpec
+from securetrain.api.gateway import MAX_POLICY_BYTES, FileDigest, RunSpec
 from securetrain.errors import ManifestInvalid, ModelCorrupt
 from securetrain.sealed.dataset import POLICY_FILE, Manifest, SealedDataset, load_dataset
 from securetrain.sealed.model import (
     AUDIT_FILE,
     KEY_FILE,
+    MAX_KEY_BYTES,
+    MAX_MODEL_BYTES,
+    MAX_WEIGHTS_BYTES,
     MODEL_FILE,
     PAGE_FILE,
     REPORT_FILE,
@@ -32,6 +35,13 @@ from securetrain_trainer.store import Folder, Place, open_folder, temporary_name
 
 TRAINED: Final = frozenset({MODEL_FILE, WEIGHTS_FILE, POLICY_FILE, KEY_FILE})
 ADDED: Final = frozenset({REPORT_FILE, PAGE_FILE, AUDIT_FILE, SIGNATURE_FILE})
+_LIMITS: Final = {
+    MODEL_FILE: MAX_MODEL_BYTES,
+    WEIGHTS_FILE: MAX_WEIGHTS_BYTES,
+    POLICY_FILE: MAX_POLICY_BYTES,
+    KEY_FILE: MAX_KEY_BYTES,
+}
+"""A training pod's word does not fill the certify pod's memory."""
 _LEFT: Final = ADDED | frozenset(map(temporary_name, ADDED))
 
 
@@ -129,7 +139,7 @@ def digest_of(path: str, data: bytes) -> FileDigest:
 
 
 def _read(folder: Folder, told: FileDigest) -> bytes:
-    data = folder.read(told.path, told.bytes, ModelCorrupt)
+    data = folder.read(told.path, min(told.bytes, _LIMITS[told.path]), ModelCorrupt)
     if digest_of(told.path, data) != told:
         raise ModelCorrupt(f"{told.path} is not the file that the training pod reported")
     return data

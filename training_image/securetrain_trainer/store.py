@@ -31,6 +31,10 @@ from securetrain.sealed.model import MAX_MODEL_BYTES, MODEL_FILE, parse_model
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_CHANGED: Final = frozenset(
+    {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+)
+"""What no file system answers to a folder that only one pod uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,14 @@ class Folder:
         """Write a file: temporary name, fsync, rename, fsync of the folder."""
         temporary = temporary_name(name)
         self.remove(temporary)
-        file = os.open(temporary, _WRITE, 0o640, dir_fd=self.descriptor)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-        os.fsync(self.descriptor)
+        with _usable(f"{self.path}/{name}"):
+            file = os.open(temporary, _WRITE, 0o640, dir_fd=self.descriptor)
+            with os.fdopen(file, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            os.fsync(self.descriptor)
 
     def remove(self, name: str) -> None:
         """Remove a file, a link or a whole folder without following links; absence is fine."""
@@ -66,10 +71,11 @@ class Folder:
             status = os.lstat(name, dir_fd=self.descriptor)
         except FileNotFoundError:
             return
-        if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(name, dir_fd=self.descriptor)
-        else:
-            os.unlink(name, dir_fd=self.descriptor)
+        with _usable(f"{self.path}/{name}"):
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(name, dir_fd=self.descriptor)
+            else:
+                os.unlink(name, dir_fd=self.descriptor)
 
     def taken(self, name: str) -> bool:
         """True if something other than an empty folder has this name."""
@@ -79,17 +85,19 @@ class Folder:
             return False
         if not stat.S_ISDIR(status.st_mode):
             return True
-        inner = os.open(name, _FOLDER, dir_fd=self.descriptor)
-        try:
-            return bool(os.listdir(inner))
-        finally:
-            os.close(inner)
+        with _usable(f"{self.path}/{name}"):
+            inner = os.open(name, _FOLDER, dir_fd=self.descriptor)
+            try:
+                return bool(os.listdir(inner))
+            finally:
+                os.close(inner)
 
     def holds_model(self, name: str) -> bool:
         """True if this name is a folder's with a model.json that can be parsed."""
         try:
-            inner = os.open(name, _FOLDER, dir_fd=self.descriptor)
-        except (FileNotFoundError, NotADirectoryError):
+            with _usable(f"{self.path}/{name}"):
+                inner = os.open(name, _FOLDER, dir_fd=self.descriptor)
+        except IntegrityError:
             return False
         try:
             parse_model(Folder(inner, name).read(MODEL_FILE, MAX_MODEL_BYTES, ModelCorrupt))
@@ -134,7 +142,7 @@ class Place:
 
     def start(self) -> None:
         """Make an empty staging folder; what an earlier attempt of this job left is removed."""
-        with open_folder(self.parent, create=True) as parent, _writable(self.parent):
+        with open_folder(self.parent, create=True) as parent, _usable(self.parent):
             parent.remove(self.staging)
             os.mkdir(self.staging, 0o750, dir_fd=parent.descriptor)
             os.fsync(parent.descriptor)
@@ -146,7 +154,7 @@ class Place:
         try:
             yield
         except SecuretrainError:
-            with open_folder(self.parent) as parent:
+            with contextlib.suppress(SecuretrainError), open_folder(self.parent) as parent:
                 parent.remove(self.staging)
             raise
 
@@ -181,8 +189,9 @@ class Place:
     @staticmethod
     def _rename(parent: Folder, old: str, new: str) -> None:
         at = parent.descriptor
-        os.rename(old, new, src_dir_fd=at, dst_dir_fd=at)
-        os.fsync(at)
+        with _usable(f"{parent.path}/{old}"):
+            os.rename(old, new, src_dir_fd=at, dst_dir_fd=at)
+            os.fsync(at)
 
 
 def temporary_name(name: str) -> str:
@@ -220,7 +229,7 @@ def open_folder(
 
 
 def _descend(at: int, part: str, path: str, create: bool, error: type[SecuretrainError]) -> int:
-    with _writable(path):
+    with _usable(path):
         try:
             if create:
                 with contextlib.suppress(FileExistsError):
@@ -233,11 +242,16 @@ def _descend(at: int, part: str, path: str, create: bool, error: type[Securetrai
 
 
 @contextlib.contextmanager
-def _writable(path: str) -> Iterator[None]:
-    """Turn a refusal of the system into advice."""
+def _usable(path: str) -> Iterator[None]:
+    """Turn a refusal of the system into advice, and a change by somebody else into a finding."""
     try:
         yield
     except OSError as failure:
+        if failure.errno in _CHANGED:
+            raise IntegrityError(
+                f"{path} was changed by somebody else meanwhile ({os.strerror(failure.errno)})",
+                fix="find out who writes to the output volume, and run the job again",
+            ) from None
         if failure.errno not in _NOT_OURS:
             raise
         raise BadConfiguration(

@@ -20,6 +20,7 @@ from securetrain.errors import (
     NotOurPod,
     PolicyDenied,
     SecuretrainError,
+    VaultDenied,
     VaultUnavailable,
     WrongKey,
 )
@@ -220,6 +221,12 @@ def _in_plain_words(error: SecuretrainError) -> SecuretrainError:
         return WrongKey(
             "Vault refused: dataset.json or policy.json is not the one that was sealed",
             fix="restore both files, and keys.json, from the data owner's copy",
+        )
+    if isinstance(error, VaultDenied):
+        return VaultDenied(
+            f"{error.message}: this namespace's role may not use a KEK that keys.json or the job"
+            " names",
+            fix="restore keys.json from the data owner's copy, or run 'securetrain vault setup'",
         )
     return error
 
