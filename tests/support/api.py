@@ -26,7 +26,10 @@ RESOURCES = {
     "Job": "jobs",
     "Namespace": "namespaces",
     "NetworkPolicy": "networkpolicies",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "Node": "nodes",
     "Pod": "pods",
+    "RuntimeClass": "runtimeclasses",
     "RoleBinding": "rolebindings",
     "SecureTrainingJob": "securetrainingjobs",
     "Service": "services",
@@ -139,7 +142,7 @@ def _pool(authority: str, login: Mapping[str, str]) -> urllib3.PoolManager:
         context = urllib3.util.create_urllib3_context()
         context.load_verify_locations(cadata=base64.b64decode(authority).decode())
         context.load_cert_chain(files["client-certificate-data"], files["client-key-data"])
-    return urllib3.PoolManager(ssl_context=context, timeout=20)
+    return urllib3.PoolManager(ssl_context=context, timeout=20, maxsize=16)
 
 
 def _json(data: bytes) -> Object:

@@ -1,0 +1,374 @@
+"""Plays scheduler, kubelet and the containers of job pods on a control plane that has no node.
+
+The Job controller makes real pods. Here they are bound to a node that is only a Node object, get a
+token as kubelet mints it, and run the trainer's own phases against the real gateway and Vault.
+Only what needs TensorFlow is played: a model of eight numbers, and an accuracy that a test chooses.
+So a job is trained, certified, signed and stored within seconds, and a test can end a pod anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Self
+
+from securetrain.api import names
+from securetrain.api.gateway import RunSpec
+from securetrain.api.names import Purpose
+from securetrain.errors import ExitCode, SecuretrainError
+from support.api import Answer, Api, Object
+from support.played_phases import play
+
+IP: Final = "127.0.0.1"
+LOOK_SECONDS: Final = 0.05
+LEASE_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 10.0
+LONG_AGO: Final = timedelta(hours=1)
+"""Containers claim to have ended then, so that the Job controller's back-off is over."""
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
+
+
+class PodEnds(Exception):
+    """Raised by a hook: the container exits here with that code."""
+
+    def __init__(self, exit_code: int, reason: str = "Killed") -> None:
+        super().__init__(exit_code, reason)
+        self.exit_code, self.reason = exit_code, reason
+
+
+class Vanished(Exception):
+    """Raised by a hook: kubelet says no more about this pod."""
+
+
+@dataclass
+class PlayedPod:
+    """One pod of a job and what happened in it."""
+
+    name: str
+    namespace: str
+    uid: str
+    purpose: Purpose
+    job: str
+    number: int
+    """1 for the first pod of its job and purpose that was seen."""
+    stages: list[str] = field(default_factory=list)
+    """Of `started`, `asking`, `keys`, `reporting`, `reported`, as far as it came."""
+    exit_code: int | None = None
+    message: str = ""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the pod was deleted: the container ends at its next step."""
+
+    @property
+    def path(self) -> str:
+        """Path of the pod at the API server."""
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+
+    def check(self) -> None:
+        """Raise PodEnds if the container was told to end, as the trainer does on SIGTERM."""
+        if self.stop.is_set():
+            raise PodEnds(ExitCode.TRY_AGAIN, "Terminated")
+
+
+Hook = Callable[[PlayedPod, str], None]
+
+
+class PodPlayer:
+    """Runs all job pods of some namespaces, each in a thread; a context manager.
+
+    Args:
+        admin: the cluster's administrator, who impersonates scheduler and kubelet.
+        namespaces: whose pods are run; more may be added to `namespaces` later.
+        volumes: folder that stands for the claims: `<namespace>/<claim>`.
+        gateway_port: where the operator's gateway listens on loopback, by namespace; asked at each
+            call.
+        accuracy: what certification is to measure, by job name; 0.98 if it is not named.
+    """
+
+    def __init__(
+        self,
+        admin: Api,
+        namespaces: Sequence[str],
+        volumes: Path,
+        gateway_port: Callable[[str], int],
+        *,
+        node: str = "played-node",
+    ) -> None:
+        self.namespaces = set(namespaces)
+        self.accuracy: dict[str, float] = {}
+        self.hook: Hook = lambda pod, stage: None
+        """Called in the pod's thread at each stage; may wait, raise PodEnds or Vanished."""
+        self.pods: list[PlayedPod] = []
+        self.volumes = volumes
+        self.gateway_port = gateway_port
+        self._admin = admin
+        self._scheduler = admin.as_user("system:kube-scheduler")
+        self._base, self._generation = node, 0
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+        self._leased = 0.0
+        self._ended = threading.Event()
+        self._loop = threading.Thread(target=self._run, name="player", daemon=True)
+        self.node, self._kubelet = "", admin
+
+    def __enter__(self) -> Self:
+        self.new_node()
+        self._loop.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._ended.set()
+        self._loop.join(STOP_SECONDS)
+        for pod in self.pods:
+            pod.stop.set()
+        for thread in self._threads.values():
+            thread.join(STOP_SECONDS)
+
+    def of(self, job: str, purpose: Purpose | None = None) -> list[PlayedPod]:
+        """The pods of a job so far, in order."""
+        return [p for p in self.pods if p.job == job and purpose in (None, p.purpose)]
+
+    def new_node(self) -> None:
+        """Make a node for all pods from now on."""
+        self._generation += 1
+        self.node = f"{self._base}-{self._generation}"
+        self._kubelet = self._admin.as_user(f"system:node:{self.node}", "system:nodes")
+        self._kubelet.call("POST", "/api/v1/nodes", _node(self.node)).expect(201, 409)
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+        self._kubelet.patch(
+            f"/api/v1/nodes/{self.node}/status", {"status": {"conditions": [ready]}}
+        ).expect()
+        self._leased = 0.0
+
+    def lose_node(self) -> None:
+        """The node dies with all its pods, and an administrator says so; a new one takes over."""
+        lost, gone = self.node, [p for p in self.pods if p.exit_code is None]
+        for pod in gone:
+            self._vanish(pod)
+        self.new_node()
+        taint = {"key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"}
+        self._admin.patch(f"/api/v1/nodes/{lost}", {"spec": {"taints": [taint]}}).expect()
+
+    def _vanish(self, pod: PlayedPod) -> None:
+        pod.exit_code = -1
+        pod.stop.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._renew_lease()
+            for namespace in sorted(self.namespaces):
+                query = {"labelSelector": names.JOB_UID_LABEL}
+                path = f"/api/v1/namespaces/{namespace}/pods"
+                answer = self._admin.call("GET", path, query=query)
+                for item in answer.body.get("items", ()) if answer.ok else ():
+                    self._look_at(item)
+            self._ended.wait(LOOK_SECONDS)
+
+    def _renew_lease(self) -> None:
+        """What tells the node controller that the node lives."""
+        if time.monotonic() < self._leased + LEASE_SECONDS:
+            return
+        path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        lease = _lease(self.node)
+        if not self._kubelet.patch(f"{path}/{self.node}", lease).ok:
+            self._kubelet.call("POST", path, lease)
+        self._leased = time.monotonic()
+
+    def _look_at(self, item: Object) -> None:
+        metadata, phase = item["metadata"], item.get("status", {}).get("phase")
+        thread = self._threads.get(metadata["uid"])
+        if thread is None and not metadata.get("deletionTimestamp") and phase == "Pending":
+            self._start(item)
+        elif metadata.get("deletionTimestamp"):
+            self._finish_deletion(metadata, thread)
+
+    def _start(self, item: Object) -> None:
+        metadata = item["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": self.node},
+        }
+        if not self._scheduler.call("POST", f"{path}/binding", binding).ok:
+            return  # deleted meanwhile; the next look tells
+        labels = metadata["labels"]
+        job, purpose = labels[names.JOB_LABEL], Purpose(labels[names.PURPOSE_LABEL])
+        pod = PlayedPod(
+            metadata["name"],
+            metadata["namespace"],
+            metadata["uid"],
+            purpose,
+            job,
+            len(self.of(job, purpose)) + 1,
+        )
+        self.pods.append(pod)
+        kubelet = _Kubelet(self._kubelet, self, pod, item)
+        thread = threading.Thread(target=kubelet.run, name=pod.name, daemon=True)
+        self._threads[pod.uid] = thread
+        thread.start()
+
+    def _finish_deletion(self, metadata: Object, thread: threading.Thread | None) -> None:
+        """End the container, then let the pod go, as kubelet does."""
+        pod = next((p for p in self.pods if p.uid == metadata["uid"]), None)
+        if pod is None or pod.exit_code == -1:
+            return
+        pod.stop.set()
+        if thread is None or not thread.is_alive():
+            now = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
+            self._kubelet.delete(pod.path, **now)
+
+
+class _Kubelet:
+    """One pod's life, from its start to its last status."""
+
+    def __init__(self, api: Api, player: PodPlayer, pod: PlayedPod, item: Object) -> None:
+        self._api, self._player, self._pod, self._item = api, player, pod, item
+        (self._container,) = item["spec"]["containers"]
+
+    def run(self) -> None:
+        """Start the container, wait for its end, report it."""
+        pod = self._pod
+        try:
+            self._report("Running", {"running": {"startedAt": _time()}}, ready=True)
+            code, message = self._contain()
+        except Vanished:
+            pod.exit_code = -1
+        if pod.exit_code == -1:
+            return
+        pod.exit_code, pod.message = code, message
+        ended = _time(LONG_AGO)
+        state = {
+            "exitCode": code,
+            "reason": "Error" if code else "Completed",
+            "message": message,
+            "startedAt": ended,
+            "finishedAt": ended,
+        }
+        self._report("Failed" if code else "Succeeded", {"terminated": state}, ready=False)
+
+    def _contain(self) -> tuple[int, str]:
+        """Exit code and termination message, as the trainer's entrypoint gives them."""
+        pod = self._pod
+        try:
+            self._stage("started")
+            play(self._run_spec(), self._token_file(), pod.check, self._stage, self._way())
+        except PodEnds as end:
+            return end.exit_code, _said(end.reason, "the pod was told to end")
+        except SecuretrainError as error:
+            return int(error.exit_code), _said(error.reason, str(error))
+        except Vanished:
+            raise
+        except Exception as error:  # as in the trainer: a bug's text is not told
+            return int(ExitCode.BUG), _said("InternalError", repr(error))
+        return 0, ""
+
+    def _way(self) -> tuple[tuple[str, int], float]:
+        port = self._player.gateway_port(self._pod.namespace)
+        return (IP, port), self._player.accuracy.get(self._pod.job, 0.98)
+
+    def _stage(self, stage: str) -> None:
+        self._pod.check()
+        self._pod.stages.append(stage)
+        self._player.hook(self._pod, stage)
+        self._pod.check()
+
+    def _run_spec(self) -> RunSpec:
+        """What the pod is told, with its mounts where they are on this machine."""
+        (value,) = (e["value"] for e in self._container["env"] if e["name"] == names.RUN_SPEC_ENV)
+        run = RunSpec.model_validate_json(value)
+        mounts = {m["mountPath"]: self._claim(m["name"]) for m in self._container["volumeMounts"]}
+        dataset = mounts[names.DATASET_MOUNT] + run.dataset_path.removeprefix(names.DATASET_MOUNT)
+        output = mounts[names.OUTPUT_MOUNT] + run.output_path.removeprefix(names.OUTPUT_MOUNT)
+        return run.model_copy(update={"dataset_path": dataset, "output_path": output})
+
+    def _claim(self, volume: str) -> str:
+        (found,) = (v for v in self._item["spec"]["volumes"] if v["name"] == volume)
+        claim = found.get("persistentVolumeClaim", {}).get("claimName", "")
+        return str(self._player.volumes / self._pod.namespace / claim)
+
+    def _token_file(self) -> Path:
+        """A fresh token of the pod, minted as kubelet does for the projected volume."""
+        (volume,) = (v for v in self._item["spec"]["volumes"] if "projected" in v)
+        wanted = volume["projected"]["sources"][0]["serviceAccountToken"]
+        pod, account = self._pod, self._item["spec"]["serviceAccountName"]
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [wanted["audience"]],
+                "expirationSeconds": wanted["expirationSeconds"],
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": pod.name,
+                    "uid": pod.uid,
+                },
+            },
+        }
+        path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{account}/token"
+        token = self._until_allowed(lambda: self._api.call("POST", path, body))["status"]["token"]
+        file = self._player.volumes / "tokens" / pod.uid
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(token)
+        return file
+
+    def _report(self, phase: str, state: Object, *, ready: bool) -> None:
+        container = {
+            "name": self._container["name"],
+            "image": self._container["image"],
+            "imageID": self._container["image"],
+            "restartCount": 0,
+            "ready": ready,
+            "started": ready,
+            "state": state,
+        }
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _time(LONG_AGO)}
+        status = {
+            "phase": phase,
+            "startTime": _time(),
+            "podIP": IP,
+            "podIPs": [{"ip": IP}],
+            "hostIPs": [{"ip": IP}],
+            "hostIP": IP,
+            "conditions": [condition],
+            "containerStatuses": [container],
+        }
+        with suppress(AssertionError):  # the pod is gone, and nobody is left to be told
+            path = f"{self._pod.path}/status"
+            self._until_allowed(lambda: self._api.patch(path, {"status": status}))
+
+    def _until_allowed(self, call: Callable[[], Answer], seconds: float = 5.0) -> Object:
+        """Repeat while the node authorizer has not yet heard of the pod's binding."""
+        deadline = time.monotonic() + seconds
+        while (answer := call()).status == 403 and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        return answer.expect()
+
+
+def _said(reason: str, message: str) -> str:
+    return json.dumps({"reason": reason, "message": message[:700]})
+
+
+def _time(ago: timedelta = timedelta()) -> str:
+    return (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _node(name: str) -> Object:
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+
+
+def _lease(name: str) -> dict[str, Any]:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now},
+    }
