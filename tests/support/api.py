@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,22 @@ class Api:
             retries=False,
         )
         return Answer(response.status, _json(response.data))
+
+    def stream(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
+        """The events of a watch, until the server ends it."""
+        url = f"{self._server}{path}?{urlencode(query)}"
+        response = self._pool.request(
+            "GET", url, headers=self._headers, retries=False, preload_content=False
+        )
+        rest = b""
+        try:
+            for part in response.stream(1 << 16):
+                *lines, rest = (rest + part).split(b"\n")
+                yield from map(json.loads, filter(None, lines))
+        except urllib3.exceptions.HTTPError:
+            return
+        finally:
+            response.close()
 
     def get(self, path: str) -> Answer:
         """Read an object or a list."""
