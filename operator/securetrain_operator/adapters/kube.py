@@ -62,6 +62,7 @@ class KubeCluster:
         # behind our back.
         configuration.client_session_kwargs = {"trust_env": False}
         configuration.retries = None
+        configuration.trace_configs = [_no_redirects()]
         try:
             if kubeconfig:
                 await load_kube_config(str(kubeconfig), client_configuration=configuration)
@@ -218,6 +219,17 @@ class KubeCluster:
         if response.status in allowed:
             return response.status, {}
         raise _failure(method, path, response.status, content)
+
+
+def _no_redirects() -> aiohttp.TraceConfig:
+    """Ends a call that is redirected: a TokenReview's body would follow to the other host."""
+
+    async def refuse(*_: object) -> None:
+        raise aiohttp.ClientError("redirected")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
 
 
 def kubeconfig() -> Path | None:
