@@ -4,6 +4,7 @@
     ├── UsageError              2   the command line is wrong
     ├── Refused                10   somebody entitled to it said no, for good
     │   ├── PolicyDenied            the data owner's usage policy does not allow it
+    │   ├── KeyRevoked              the owner of the KEK revoked the wrapped key
     │   ├── NotOurPod               the caller is not the pod that was launched
     │   ├── AlreadyGranted          this pod has had its keys
     │   ├── VaultDenied             Vault answered 403
@@ -26,6 +27,7 @@
     ├── BadConfiguration       13   a setting, a spec or an environment is wrong
     │   ├── InvalidInput            names the field, the value and the fix
     │   ├── OutputExists
+    │   ├── StorageFull             no room is left where something is to be written
     │   ├── JobNotFound
     │   └── VaultMisconfigured
     └── GatesMissed            14   the model was evaluated and is not good enough
@@ -38,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 
 class ExitCode(IntEnum):
@@ -59,16 +61,18 @@ class SecuretrainError(Exception):
 
     Args:
         message: one sentence that says what is wrong; never holds a key, a token or plaintext.
-        fix: what to do next, one sentence, or empty.
+        fix: what to do next, one sentence; else the class's own.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
     retryable: ClassVar[bool] = False
+    usual_fix: ClassVar[str] = "run it again; if it stays, report it with this message"
+    """What to do where nobody who raises it knows better."""
 
     def __init__(self, message: str, *, fix: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.fix = fix
+        self.fix = fix or self.usual_fix
 
     @property
     def reason(self) -> str:
@@ -76,39 +80,57 @@ class SecuretrainError(Exception):
         return type(self).__name__
 
     def __str__(self) -> str:
-        return f"{self.message.removesuffix('.')}. Fix: {self.fix}" if self.fix else self.message
+        return f"{self.message.removesuffix('.')}. Fix: {self.fix}"
 
 
 class UsageError(SecuretrainError):
     """The command line is wrong."""
 
     exit_code = ExitCode.USAGE
+    usual_fix = "see securetrain COMMAND --help"
 
 
 class Refused(SecuretrainError):
     """Somebody entitled to it said no, and will say no again."""
 
     exit_code = ExitCode.REFUSED
+    usual_fix = "ask whoever refused it"
 
 
 class PolicyDenied(Refused):
     """The data owner's usage policy does not allow it."""
 
+    usual_fix = "change the job, or ask the data owner for another policy"
+
+
+class KeyRevoked(Refused):
+    """Vault does not open what this old version of a KEK wrapped: its owner revoked it."""
+
+    usual_fix = "ask the data owner for the keys.json and policy.json that are valid now"
+
 
 class NotOurPod(Refused):
     """The caller is not the pod that the operator launched."""
+
+    usual_fix = "let the operator start the pod: only its own get keys"
 
 
 class AlreadyGranted(Refused):
     """This pod has had its keys."""
 
+    usual_fix = "start a new pod"
+
 
 class VaultDenied(Refused):
     """Vault answered 403."""
 
+    usual_fix = "check the login and its policies, or run 'securetrain vault setup'"
+
 
 class ClusterDenied(Refused):
     """The API server refused the caller."""
+
+    usual_fix = "ask your platform admin for the rights"
 
 
 class TryAgain(SecuretrainError):
@@ -116,6 +138,7 @@ class TryAgain(SecuretrainError):
 
     exit_code = ExitCode.TRY_AGAIN
     retryable = True
+    usual_fix = "try again"
 
 
 class VaultUnavailable(TryAgain):
@@ -127,6 +150,8 @@ class VaultUnavailable(TryAgain):
         in_doubt: True if Vault may have done what it was asked, though the answer was lost.
     """
 
+    usual_fix = "check that Vault is up and can be reached; then try again"
+
     def __init__(self, message: str, *, fix: str = "", in_doubt: bool = False) -> None:
         super().__init__(message, fix=fix)
         self.in_doubt = in_doubt
@@ -135,61 +160,87 @@ class VaultUnavailable(TryAgain):
 class VaultSealed(TryAgain):
     """Vault is sealed."""
 
+    usual_fix = "vault operator unseal"
+
 
 class GatewayUnavailable(TryAgain):
     """The key gateway cannot be reached or asks to wait."""
+
+    usual_fix = "look at the operator's log; then try again"
 
 
 class GrantLost(TryAgain):
     """A wrapping token is spent, expired or was never answered."""
 
+    usual_fix = "start a new pod"
+
 
 class ClusterUnavailable(TryAgain):
     """The API server cannot be reached or is overloaded."""
 
+    usual_fix = "check that the API server is up and can be reached; then try again"
+
 
 class GuardMissing(TryAgain):
     """An admission guard of the cluster is not in place."""
+
+    usual_fix = "have a cluster admin install the chart with guards.enabled=true"
 
 
 class IntegrityError(SecuretrainError):
     """Bytes are not what was sealed, signed or promised."""
 
     exit_code = ExitCode.INTEGRITY
+    usual_fix = "restore the bytes from a copy that you trust"
 
 
 class ShardCorrupt(IntegrityError):
     """A sealed file was changed, cut, moved, or is sealed under another key."""
 
+    usual_fix = "restore the file from the data owner's copy"
+
 
 class ManifestInvalid(IntegrityError):
     """A manifest, index, policy or key file does not hold what its format demands."""
+
+    usual_fix = "restore the file from the data owner's copy, or seal the dataset again"
 
 
 class WrongKey(IntegrityError):
     """A key check failed, or Vault could not authenticate a wrapped key."""
 
+    usual_fix = "restore dataset.json, policy.json and keys.json from the data owner's copy"
+
 
 class GrantTampered(IntegrityError):
     """A wrapping token is not the one that the gateway promised."""
+
+    usual_fix = "find out what stands between pod, gateway and Vault; then start a new pod"
 
 
 class ModelCorrupt(IntegrityError):
     """A stored model is not the one that was trained."""
 
+    usual_fix = "find out who writes to the output volume, and run the job again under a new name"
+
 
 class SignatureInvalid(IntegrityError):
     """A signature does not fit the files or the key."""
 
+    usual_fix = "do not use the model; get it, and the signing key, from a source that you trust"
+
 
 class AuditBroken(IntegrityError):
     """The chain of audit records does not hold."""
+
+    usual_fix = "find out who changed the trail; compare it with the signed head and the sinks"
 
 
 class BadConfiguration(SecuretrainError):
     """A setting, a spec or an environment is wrong."""
 
     exit_code = ExitCode.CONFIGURATION
+    usual_fix = "correct the setting; 'securetrain doctor' says what is missing"
 
 
 class InvalidInput(BadConfiguration):
@@ -201,23 +252,44 @@ class InvalidInput(BadConfiguration):
         super().__init__(f"{field}: {shown} {problem}.", fix=fix)
         self.field = field
 
+    @classmethod
+    def missing(cls, field: str, *, fix: str) -> Self:
+        """A field that is not there, and so has no value to show."""
+        error = cls(field, None, "", fix=fix)
+        error.message = f"{field} is required and missing."
+        error.args = (error.message,)
+        return error
+
 
 class OutputExists(BadConfiguration):
     """The output folder holds something already."""
+
+    usual_fix = "choose another name, or set spec.output.ifExists to Replace"
+
+
+class StorageFull(BadConfiguration):
+    """No room is left where something is to be written."""
+
+    usual_fix = "make room on the volume, or use a larger one, and run it again"
 
 
 class JobNotFound(BadConfiguration):
     """There is no job of that name."""
 
+    usual_fix = "check its name and -n"
+
 
 class VaultMisconfigured(BadConfiguration):
     """A mount, role, policy or key of Vault is missing or of the wrong kind."""
+
+    usual_fix = "run 'securetrain vault setup'"
 
 
 class GatesMissed(SecuretrainError):
     """The model was evaluated and missed a gate."""
 
     exit_code = ExitCode.GATES_MISSED
+    usual_fix = "read the report; train differently under a new name"
 
 
 REASON_EXIT_CODES: Final[Mapping[str, ExitCode]] = {
@@ -230,6 +302,7 @@ REASON_EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     "RecordFull": ExitCode.CONFIGURATION,
     "ApiRejected": ExitCode.CONFIGURATION,
     "LaunchAltered": ExitCode.CONFIGURATION,
+    "OutputKekUnusable": ExitCode.CONFIGURATION,
     "SpecInvalid": ExitCode.CONFIGURATION,
     "SpecChanged": ExitCode.CONFIGURATION,
     "ImageNotAllowed": ExitCode.CONFIGURATION,

@@ -18,6 +18,7 @@ SecuretrainError
 │   └── DatasetChanged      manifest or policy are not those that the job is pinned to
 └── BadConfiguration
     ├── ApiRejected         the API server calls an object malformed (400, 413, 422)
+    ├── OutputKekUnusable   a job's output.kek is missing, not its namespace's, or no model KEK
     ├── LaunchAltered       a child Job was stored with another template than asked for
     └── RecordFull          a launch record has no room for what must be recorded
 """
@@ -81,6 +82,10 @@ class DatasetChanged(IntegrityError):
 
 class RecordFull(BadConfiguration):
     """A launch record has no room for what must be recorded: the job can only end."""
+
+
+class OutputKekUnusable(BadConfiguration):
+    """A job's `output.kek` is missing, is not its namespace's, or is not made for models."""
 
 
 class LaunchAltered(BadConfiguration):

@@ -152,10 +152,10 @@ class Observer:
     async def _vault_fault(self, job: Job) -> SecuretrainError | None:
         namespace = job.ref.namespace
         connection = job.spec and connection_of(job.spec, self._settings, namespace)
-        if not connection:
+        if not job.spec or not connection:
             return None
         try:
-            await self._vault.check(connection, namespace)
+            await self._vault.check(connection, namespace, job.spec.output.kek)
         except SecuretrainError as error:
             return error
         return None

@@ -101,7 +101,9 @@ class Cluster(Protocol):
 class Vault(Protocol):
     """What the operator may ask of Vault; no call blocks the event loop."""
 
-    async def check(self, connection: VaultConnection, namespace: str) -> None:
+    async def check(
+        self, connection: VaultConnection, namespace: str, kek: str | None = None
+    ) -> None:
         """Log in under both roles of a namespace.
 
         Raises:

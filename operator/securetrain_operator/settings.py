@@ -5,22 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import Field, ValidationError
+from cryptography import x509
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from securetrain import strict_yaml
 from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT, Purpose
-from securetrain.api.types import IMAGE, MAX_GRANTS, Model, Name
+from securetrain.api.types import DNS_LABEL, IMAGE, MAX_GRANTS, SUBDOMAIN, Model, Name
 from securetrain.errors import InvalidInput
-from securetrain.validation import first_problem
+from securetrain.validation import first_problem, parse_strictly
 from securetrain.vault.connection import VaultConnection
+
+Image = Annotated[str, Field(pattern=IMAGE, max_length=512)]
+Claim = Annotated[str, Field(pattern=rf"^\*$|{SUBDOMAIN}", max_length=253)]
+NamespaceKey = Annotated[str, Field(pattern=rf"^\*$|{DNS_LABEL}", max_length=63)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+GatewayUrl = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+DnsName = Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)]
 
 
 class NamespaceRule(Model):
     """What jobs of one namespace may use; the rule for `*` holds where no other does."""
 
-    claims: tuple[str, ...] = ("*",)
+    claims: tuple[Claim, ...] = ("*",)
     """PersistentVolumeClaims that datasets and outputs may name; `*` alone means all."""
-    images: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
     """Train images, by digest, that jobs may name besides the built-in one."""
 
 
@@ -31,19 +39,19 @@ class Settings(Model):
     """The operator's own namespace, which holds the launch records."""
     audience: Annotated[str, Field(min_length=1, max_length=200)]
     """Audience of the pods' tokens; names cluster and release."""
-    trainer_image: Annotated[str, Field(pattern=IMAGE, max_length=512)]
+    trainer_image: Image
     """The built-in trainer, by digest; it also certifies."""
-    gateway_url: str
-    gateway_port: int = GATEWAY_PORT
-    health_port: int = HEALTH_PORT
-    gateway_names: tuple[str, ...]
+    gateway_url: GatewayUrl
+    gateway_port: Port = GATEWAY_PORT
+    health_port: Port = HEALTH_PORT
+    gateway_names: Annotated[tuple[DnsName, ...], Field(min_length=1)]
     """DNS names in the gateway's certificate."""
     gateway_egress: dict[str, str] = {"app.kubernetes.io/name": "securetrain-operator"}
     """Labels of the operator's pods, for the jobs' NetworkPolicy."""
-    watch_namespaces: tuple[str, ...] = ()
+    watch_namespaces: tuple[Name, ...] = ()
     """Namespaces to watch; none means all that carry the label securetrain.dev/jobs: enabled."""
-    namespaces: dict[str, NamespaceRule] = {"*": NamespaceRule()}
-    vault_connections: tuple[VaultConnection, ...]
+    namespaces: dict[NamespaceKey, NamespaceRule] = {"*": NamespaceRule()}
+    vault_connections: Annotated[tuple[VaultConnection, ...], Field(min_length=1)]
     peer_address_hidden: bool = False
     """The CNI hides the pods' addresses from the gateway: skip that check."""
     ignored_annotation_prefixes: tuple[str, ...] = ()
@@ -60,6 +68,22 @@ class Settings(Model):
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     resync_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
 
+    @field_validator("vault_connections")
+    @classmethod
+    def _named_apart(cls, found: tuple[VaultConnection, ...]) -> tuple[VaultConnection, ...]:
+        names = [connection.name for connection in found]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"two connections have the name {double}")
+        return found
+
+    @field_validator("health_port")
+    @classmethod
+    def _apart(cls, port: int, info: ValidationInfo) -> int:
+        if port == info.data.get("gateway_port"):
+            raise ValueError("gatewayPort is the same: choose another")
+        return port
+
     def connection(self, name: str) -> VaultConnection | None:
         """The Vault connection of that name."""
         return next((c for c in self.vault_connections if c.name == name), None)
@@ -73,13 +97,30 @@ class Settings(Model):
 
 def load(path: Path) -> Settings:
     """Read settings; raises InvalidInput naming the first wrong field."""
+    fix = f"correct it in {path}, or in the chart's values"
     try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()))
+        documents = strict_yaml.load_all(path.read_text())
+        document = documents[0] if len(documents) == 1 else None
+        if not isinstance(document, dict):
+            raise InvalidInput("settings", str(path), "does not hold exactly one object", fix=fix)
+        settings = parse_strictly(Settings, document)
+        _require_certificates(settings, fix)
+        return settings
     except ValidationError as error:
-        problem = first_problem(error)
-        raise InvalidInput(
-            problem.field or "settings",
-            problem.value,
-            f"is not valid ({problem.message})",
-            fix=f"correct it in {path}",
-        ) from None
+        raise first_problem(error).error(fix=fix) from None
+    except strict_yaml.YamlError as problem:
+        raise InvalidInput("settings", str(path), str(problem), fix=fix) from None
+    except (OSError, UnicodeDecodeError) as error:
+        told = f"cannot be read ({type(error).__name__})"
+        mount = "mount the chart's ConfigMap there, or set SECURETRAIN_SETTINGS"
+        raise InvalidInput("settings", str(path), told, fix=mount) from None
+
+
+def _require_certificates(settings: Settings, fix: str) -> None:
+    for index, connection in enumerate(settings.vault_connections):
+        try:
+            x509.load_pem_x509_certificates(connection.ca.encode())
+        except ValueError:
+            field = f"vaultConnections.{index}.ca"
+            told = "holds no certificate in PEM"
+            raise InvalidInput(field, connection.ca, told, fix=fix) from None

@@ -33,7 +33,8 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from securetrain.api.types import Condition, Phase
+from securetrain.api.status import Condition
+from securetrain.api.types import Phase
 
 FactType = Literal["Accepted", "KeysGranted", "Trained", "Certified", "Signed"]
 FACT_TYPES: Final[tuple[FactType, ...]] = (

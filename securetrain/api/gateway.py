@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, Field
 
 from securetrain.api.names import Purpose, Split
+from securetrain.api.status import DatasetStatus
 from securetrain.api.types import (
-    DatasetStatus,
     Gate,
     KekName,
     Metric,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,9 +22,17 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from securetrain.api import rules
+
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 JOB_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-URI = r"^pvc://[a-z0-9][-a-z0-9.]*[a-z0-9](/[A-Za-z0-9_=][A-Za-z0-9._=-]*)*$"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = rf"^{_LABEL}(\.{_LABEL})*$"
+URI = (
+    rf"^pvc://{_LABEL}(\.{_LABEL})*"
+    rf"(/[A-Za-z0-9_=][A-Za-z0-9._=-]{{0,{rules.MAX_FOLDER_NAME - 1}}})*$"
+)
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 IMAGE = r"^[a-z0-9][a-zA-Z0-9./:_-]*@sha256:[0-9a-f]{64}$"
 KEK = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -43,7 +52,15 @@ Name = Annotated[str, Field(pattern=DNS_LABEL, max_length=63)]
 Digest = Annotated[str, Field(pattern=DIGEST, max_length=71)]
 KekName = Annotated[str, Field(pattern=KEK, max_length=63)]
 MetricName = Annotated[str, Field(pattern=METRIC, max_length=63)]
-Quantity = int | Annotated[str, Field(max_length=32)]
+MAX_INT32: Final = 2**31 - 1
+Quantity = (
+    Annotated[int, Field(ge=0, le=10**15)]
+    | Annotated[str, Field(pattern=rules.QUANTITY, max_length=32)]
+)
+ObjectName = Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)]
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
+Seconds = Annotated[int, Field(ge=0, le=MAX_INT32)]
+SomeSeconds = Annotated[int, Field(ge=1, le=MAX_INT32)]
 
 
 class Model(BaseModel):
@@ -142,11 +159,24 @@ class Resources(Model):
     requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
     limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _require_none(rules.resources_problem(self.requests, self.limits))
+        return self
+
+
+def _measured(gate: Gate) -> Gate:
+    _require_none(rules.gate_problem(gate.metric, (gate.min, gate.max)))
+    return gate
+
+
+MeasuredGate = Annotated[Gate, AfterValidator(_measured)]
+
 
 class CertificationSpec(Model):
     """What a model must show before it is signed as certified."""
 
-    gates: Annotated[tuple[Gate, ...], Field(max_length=64)] = ()
+    gates: Annotated[tuple[MeasuredGate, ...], Field(max_length=64)] = ()
     """All must pass; without gates a model is signed as evaluated, not as certified."""
     resources: Resources | None = None
     """Resources of the certify pod."""
@@ -179,17 +209,29 @@ class OutputSpec(Model):
 class Toleration(Model):
     """A toleration of the pod."""
 
-    key: Annotated[str, Field(max_length=316)] | None = None
+    key: Annotated[str, Field(pattern=rules.QUALIFIED_NAME, max_length=316)] | None = None
     operator: Literal["Exists", "Equal"] | None = None
-    value: Annotated[str, Field(max_length=63)] | None = None
+    value: LabelValue | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        problem = rules.toleration_problem(
+            key=self.key,
+            operator=self.operator,
+            value=self.value,
+            effect=self.effect,
+            timed=self.toleration_seconds is not None,
+        )
+        _require_none(problem)
+        return self
 
 
 class LocalRef(Model):
     """A reference by name."""
 
-    name: Annotated[str, Field(max_length=253)]
+    name: ObjectName
 
 
 class ConnectionRef(Model):
@@ -205,12 +247,16 @@ class PodSpec(Model):
     """Train image by digest; the built-in one if absent. Certification never runs in it."""
     image_pull_secrets: Annotated[tuple[LocalRef, ...], Field(max_length=4)] | None = None
     resources: Resources | None = None
-    node_selector: (
-        Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] | None
-    ) = None
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = None
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = None
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
-    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    priority_class_name: ObjectName | None = None
+    runtime_class_name: ObjectName | None = None
+
+    @field_validator("node_selector")
+    @classmethod
+    def _by_labels(cls, selector: dict[str, str] | None) -> dict[str, str] | None:
+        _require_none(rules.selector_problem(selector or ()))
+        return selector
 
     @field_validator("image_pull_secrets")
     @classmethod
@@ -233,16 +279,22 @@ class JobSpec(Model):
     """Stops the run's pods, or keeps it from starting."""
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
     """Failed train pods before the job fails; evictions do not count."""
-    starting_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    starting_deadline_seconds: SomeSeconds | None = None
     """Seconds after creation within which training must have started."""
-    active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    active_deadline_seconds: SomeSeconds | None = None
     """Seconds that each phase's Job may run."""
-    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    ttl_seconds_after_finished: Seconds | None = None
     """Seconds until this object is removed; under GitOps it would come back and train again."""
     child_ttl_seconds_after_finished: Annotated[
-        int, Field(ge=0, le=2**31 - 1, alias="childTTLSecondsAfterFinished")
+        Seconds, Field(alias="childTTLSecondsAfterFinished")
     ] = 86_400
     """Seconds until the finished Jobs and pods are removed."""
+
+    @field_validator("model")
+    @classmethod
+    def _has_its_parameters(cls, model: ModelSpec) -> ModelSpec:
+        _require_none(rules.parameters_problem(model.architecture, model.parameters))
+        return model
 
     @field_validator("output")
     @classmethod
@@ -270,77 +322,11 @@ class JobSpec(Model):
         return {name: wire[name] for name in self.immutable_fields() if name in wire}
 
 
-class Condition(Model):
-    """A status condition in the form that kstatus, Argo CD and Flux read."""
-
-    type: Annotated[str, Field(max_length=64)]
-    status: Literal["True", "False", "Unknown"]
-    reason: Annotated[str, Field(pattern=REASON, max_length=64)]
-    message: Annotated[str, Field(max_length=1024)]
-    observed_generation: int | None = None
-    last_transition_time: str
-
-
 class Metric(Model):
     """A named value; a decimal as text, so that canonical JSON never meets a float."""
 
     name: Annotated[str, Field(max_length=63)]
     value: Annotated[str, Field(max_length=32)]
-
-
-class Attempts(Model):
-    """Pods that were started so far."""
-
-    train: int = 0
-    certify: int = 0
-
-
-class ProgressStatus(Model):
-    """Progress as last reported by a pod, written at most every 15 seconds."""
-
-    summary: Annotated[str, Field(max_length=64)]
-    progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None
-    estimated_remaining_seconds: int | None = None
-    metrics: Annotated[tuple[Metric, ...], Field(max_length=64)] = ()
-    last_updated_time: str
-
-
-class ChildStatus(Model):
-    """A child Job as it was launched."""
-
-    role: str
-    name: str
-    uid: str
-    template_digest: str
-
-
-class GrantStatus(Model):
-    """Keys that one pod was given."""
-
-    pod_uid: Annotated[str, Field(alias="podUID")]
-    pod_name: str
-    role: str
-    time: str
-
-
-class DatasetStatus(Model):
-    """A dataset as pinned at the first grant."""
-
-    name: str
-    id: str | None = None
-    digest: str | None = None
-    policy_digest: str | None = None
-    records: int | None = None
-
-
-class ModelStatus(Model):
-    """The model that came out."""
-
-    uri: str
-    digest: str | None = None
-    image: str | None = None
-    spec_digest: str | None = None
-    metrics: Annotated[tuple[Metric, ...], Field(max_length=64)] = ()
 
 
 class GateStatus(Model):
@@ -352,33 +338,13 @@ class GateStatus(Model):
     passed: bool
 
 
-class AuditStatus(Model):
-    """Length and head of the job's audit chain."""
-
-    records: int
-    head: str
-
-
 Phase = Literal["Pending", "Training", "Certifying", "Succeeded", "Failed", "Suspended"]
 TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 
-class JobStatus(Model):
-    """`status` of a SecureTrainingJob: a view of the launch record, never read back."""
-
-    observed_generation: int | None = None
-    phase: Phase | None = None
-    start_time: str | None = None
-    completion_time: str | None = None
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
-    attempts: Attempts | None = None
-    progress: ProgressStatus | None = None
-    jobs: Annotated[tuple[ChildStatus, ...], Field(max_length=4)] = ()
-    grants: Annotated[tuple[GrantStatus, ...], Field(max_length=MAX_GRANTS)] = ()
-    datasets: Annotated[tuple[DatasetStatus, ...], Field(max_length=16)] = ()
-    model: ModelStatus | None = None
-    gates: Annotated[tuple[GateStatus, ...], Field(max_length=64)] = ()
-    audit: AuditStatus | None = None
+def _require_none(problem: str) -> None:
+    if problem:
+        raise ValueError(problem)
 
 
 def _require_unique(key: str, values: Iterable[str]) -> None:

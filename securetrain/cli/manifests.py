@@ -10,13 +10,16 @@ from typing import Any, Final, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from securetrain import strict_yaml
 from securetrain.api.names import API_VERSION, KIND
 from securetrain.api.types import JOB_NAME, MAX_JOB_NAME, Gate, JobSpec
+from securetrain.cli.user_files import read_text
 from securetrain.errors import InvalidInput
 from securetrain.sealed.policy import RequiredGate
-from securetrain.validation import first_problem
+from securetrain.strict_yaml import YamlError
+from securetrain.validation import first_problem, parse_strictly
 
-MAX_MANIFEST: Final = 1 << 20
+SEE_REFERENCE: Final = "correct it; docs/reference.md says what each field takes"
 GATE: Final = re.compile(r"([a-z][A-Za-z0-9.]*)(>=|<=)(-?[0-9]+(?:\.[0-9]+)?)")
 
 GateT = TypeVar("GateT", Gate, RequiredGate)
@@ -24,16 +27,10 @@ GateT = TypeVar("GateT", Gate, RequiredGate)
 
 def read_job(path: Path) -> dict[str, Any]:
     """The one SecureTrainingJob in a YAML or JSON file; raises InvalidInput naming a field."""
-    if not path.is_file():
-        raise InvalidInput("FILE", str(path), "does not exist", fix="name a YAML file")
-    if path.stat().st_size > MAX_MANIFEST:
-        raise InvalidInput(
-            "FILE", str(path), f"is larger than {MAX_MANIFEST} bytes", fix="split it"
-        )
     try:
-        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise InvalidInput("FILE", str(path), "is not YAML", fix="check its syntax") from None
+        documents = strict_yaml.load_all(read_text("FILE", path))
+    except YamlError as problem:
+        raise InvalidInput("FILE", str(path), str(problem), fix="correct the file") from None
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise InvalidInput("FILE", str(path), "does not hold exactly one object", fix="keep one")
     return check_job(documents[0])
@@ -43,7 +40,9 @@ def check_job(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest, if it fits the resource's types; raises InvalidInput naming a field."""
     kind = (manifest.get("apiVersion"), manifest.get("kind"))
     if kind != (API_VERSION, KIND):
-        raise InvalidInput("kind", kind, "is not ours", fix=f"use {API_VERSION}, kind {KIND}")
+        field = "kind" if kind[0] == API_VERSION else "apiVersion"
+        wrong = kind[1] if field == "kind" else kind[0]
+        raise InvalidInput(field, wrong, "is not ours", fix=f"use {API_VERSION}, kind {KIND}")
     metadata = manifest.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or len(name) > MAX_JOB_NAME or not re.fullmatch(JOB_NAME, name):
@@ -78,15 +77,9 @@ def namespace_of(manifest: Mapping[str, Any], asked: str | None) -> str | None:
 def parse_spec(spec: Any) -> JobSpec:
     """Parse `spec`; raises InvalidInput naming the first wrong field."""
     try:
-        return JobSpec.model_validate(spec)
+        return parse_strictly(JobSpec, spec)
     except ValidationError as error:
-        problem = first_problem(error)
-        raise InvalidInput(
-            ".".join(filter(None, ("spec", problem.field))),
-            problem.value,
-            f"is not valid ({problem.message})",
-            fix="see docs/reference.md",
-        ) from None
+        raise first_problem(error).error(within="spec", fix=SEE_REFERENCE) from None
 
 
 def parse_gate(kind: type[GateT], text: str) -> GateT:

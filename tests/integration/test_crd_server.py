@@ -9,7 +9,8 @@ import pytest
 
 from localcluster.control_plane import ControlPlane
 from securetrain.api.conditions import Fact, conditions_for
-from securetrain.api.types import JobSpec, JobStatus, Metric, ModelStatus, ProgressStatus
+from securetrain.api.status import JobStatus, ModelStatus, ProgressStatus
+from securetrain.api.types import JobSpec, Metric
 from support.api import Api, Object, collection
 from support.installed import install_crd, make_namespace
 from support.samples import training_job
@@ -65,7 +66,7 @@ def test_defaults_are_the_models(api: Api) -> None:
 def test_a_full_spec_is_kept_as_it_is(api: Api) -> None:
     full = job(
         datasets=[{"name": "digits", "uri": "pvc://datasets/a/b", "digest": "sha256:" + "a" * 64}],
-        model={"architecture": "mlp", "parameters": {"units": "64"}},
+        model={"architecture": "mlp", "parameters": {"hidden": "64"}},
         training={
             "epochs": 2,
             "batchSize": 8,
@@ -82,7 +83,14 @@ def test_a_full_spec_is_kept_as_it_is(api: Api) -> None:
             "imagePullSecrets": [{"name": "registry"}],
             "resources": {"requests": {"memory": "1Gi"}, "limits": {"nvidia.com/gpu": 1}},
             "nodeSelector": {"gpu": "true"},
-            "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 5}],
+            "tolerations": [
+                {
+                    "key": "gpu",
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": 5,
+                }
+            ],
             "priorityClassName": "batch",
             "runtimeClassName": "kata",
         },

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from securetrain.api.conditions import FACT_TYPES, Fact, conditions_for, read_conditions
-from securetrain.api.types import REASON, Condition, JobStatus, Phase
+from securetrain.api.status import Condition, JobStatus
+from securetrain.api.types import REASON, Phase
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 EXPECTED = {

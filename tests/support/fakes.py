@@ -291,7 +291,9 @@ class FakeVault:
         if self.fault is not None:
             raise self.fault
 
-    async def check(self, connection: VaultConnection, namespace: str) -> None:
+    async def check(
+        self, connection: VaultConnection, namespace: str, kek: str | None = None
+    ) -> None:
         self.checks += 1
         self._call("check")
 

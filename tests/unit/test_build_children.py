@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from securetrain.api import names
 from securetrain.api.gateway import RunSpec
 from securetrain.api.names import Purpose
-from securetrain.api.types import JobSpec, Resources
+from securetrain.api.types import JobSpec, ModelSpec, Resources
 from securetrain_operator.build.account import service_account
 from securetrain_operator.build.fidelity import differences
 from securetrain_operator.build.job import Launch, child_job, resources
@@ -126,8 +127,9 @@ def test_the_run_spec_tells_the_pod_everything() -> None:
 
 
 def test_nothing_in_the_run_spec_is_expanded_by_kubelet() -> None:
-    model = {"architecture": "cnn", "parameters": {"x": "$(KUBERNETES_SERVICE_HOST) $$"}}
-    job = child_job(launch(model=model))
+    model = ModelSpec(architecture="cnn", parameters={"x": "$(KUBERNETES_SERVICE_HOST) $$"})
+    plain = launch()
+    job = child_job(replace(plain, spec=plain.spec.model_copy(update={"model": model})))
     assert "$" not in container_of(job)["env"][0]["value"]
     assert run_of(job).model.parameters["x"] == "$(KUBERNETES_SERVICE_HOST) $$"
 

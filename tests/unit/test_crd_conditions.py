@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from securetrain.api.conditions import Fact, conditions_for, cut, find, read_conditions
-from securetrain.api.types import Condition, JobStatus, Phase
+from securetrain.api.status import Condition, JobStatus
+from securetrain.api.types import Phase
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z"
 

@@ -150,7 +150,7 @@ def test_every_default_of_the_model_is_immutable_content_or_changeable() -> None
 
 def test_numbers_and_times_have_formats() -> None:
     assert at("spec.training.epochs")["format"] == "int32"
-    assert at("spec.activeDeadlineSeconds")["format"] == "int64"
+    assert at("status.audit.records")["format"] == "int64"
     assert at("spec.training.optimizer.learningRate") == {
         "type": "number",
         "description": "Step size.",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from localcluster.pki import Authority
 from securetrain.api.names import Purpose
 from securetrain.api.types import MAX_GRANTS
 from securetrain.errors import InvalidInput
@@ -17,13 +19,14 @@ audience: securetrain
 trainerImage: registry.example.org/trainer@sha256:{"a" * 64}
 gatewayUrl: https://securetrain-gateway.securetrain.svc:8443
 gatewayNames: [securetrain-gateway.securetrain.svc]
-vaultConnections: []
 """
 
 
 def load(tmp_path: Path, more: str = "") -> settings.Settings:
     file = tmp_path / "settings.yaml"
-    file.write_text(BASE + more)
+    ca = json.dumps(Authority(tmp_path / "ca", "ca").certificate.read_text())
+    connections = f'vaultConnections: [{{address: "https://vault:8200", ca: {ca}}}]\n'
+    file.write_text(BASE + connections + more)
     return settings.load(file)
 
 

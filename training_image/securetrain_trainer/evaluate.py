@@ -13,16 +13,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from securetrain.api import rules
 from securetrain.api.types import Gate, Metric
 from securetrain.errors import InvalidInput
 
-METRICS: Final = (
-    "accuracy",
-    "loss",
-    "macroRecall",
-    "worstClassAccuracy",
-    "expectedCalibrationError",
-)
+METRICS: Final = tuple(rules.METRICS)
 BINS: Final = 15
 PLACES: Final = 6
 Floats = npt.NDArray[np.float64]

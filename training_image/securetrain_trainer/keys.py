@@ -13,7 +13,7 @@ from typing import Protocol
 
 from securetrain.api.gateway import GrantRequest, GrantResponse, KeyGrant, RunSpec
 from securetrain.api.names import MODEL_KEY_NAME, SPLITS_OF
-from securetrain.api.types import DatasetStatus
+from securetrain.api.status import DatasetStatus
 from securetrain.errors import GrantTampered, WrongKey
 from securetrain.sealed.dataset import SealedDataset, key_check
 from securetrain.secret import Secret

@@ -5,11 +5,11 @@ Free of TensorFlow, so that a wrong parameter is refused before anything slow or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, Final
 
+from securetrain.api.rules import BOUNDS
 from securetrain.api.types import ModelSpec
 from securetrain.errors import InvalidInput
 
@@ -34,16 +34,6 @@ class Mlp:
     hidden: int = 128
     layers: int = 2
     dropout: float = 0.2
-
-
-_BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
-    "filters": (1, 1024),
-    "kernel": (1, 15),
-    "dense": (1, 8192),
-    "dropout": (0.0, 0.9),
-    "hidden": (1, 8192),
-    "layers": (1, 16),
-}
 
 
 def parameters_of(spec: ModelSpec) -> Cnn | Mlp:
@@ -107,7 +97,7 @@ def _weights(p: Cnn | Mlp, shape: tuple[int, ...], classes: int) -> int:
 
 
 def _number(name: str, text: str) -> int | float:
-    low, high = _BOUNDS[name]
+    low, high = BOUNDS[name]
     whole = isinstance(low, int)
     try:
         value = int(text) if whole else float(text)

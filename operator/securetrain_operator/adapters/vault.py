@@ -12,8 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from securetrain.api.names import GATEWAY_ROLE, MODEL_KEY_NAME, SIGN_ROLE, Purpose, vault_role
-from securetrain.errors import BadConfiguration, SecuretrainError
+from securetrain.api.names import (
+    GATEWAY_ROLE,
+    MODEL_DEK_PREFIX,
+    MODEL_KEY_NAME,
+    SIGN_ROLE,
+    Purpose,
+    vault_role,
+)
+from securetrain.errors import (
+    BadConfiguration,
+    SecuretrainError,
+    VaultDenied,
+    VaultMisconfigured,
+)
 from securetrain.secret import Secret
 from securetrain.vault import pki, signing, wrap
 from securetrain.vault.client import VaultClient
@@ -21,11 +33,14 @@ from securetrain.vault.connection import VaultConnection
 from securetrain.vault.pki import IssuedCertificate
 from securetrain.vault.wrap import WrappedKey
 from securetrain_operator.core.record import ModelKey
+from securetrain_operator.errors import OutputKekUnusable
 from securetrain_operator.ports import DigestFor, Signature, WrappedToken, WrapRequest
 
 TOKEN_FILE: Final = Path("/var/run/secrets/vault/token")
 DEADLINE: Final = 10.0
 MAX_TOKEN_BYTES: Final = 16_384
+PROBE_CONTEXT: Final = f"{MODEL_DEK_PREFIX}probe".encode()
+"""No model's context: what is wrapped for it is never used."""
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +57,14 @@ class VaultBroker:
         self._token_file = token_file
         self._deadline = deadline
 
-    async def check(self, connection: VaultConnection, namespace: str) -> None:
-        """Log in under both roles of a namespace; raises what Vault answers."""
-        await asyncio.to_thread(self._check, connection, namespace)
+    async def check(
+        self, connection: VaultConnection, namespace: str, kek: str | None = None
+    ) -> None:
+        """Log in under both roles of a namespace; raises what Vault answers.
+
+        With a model KEK, prove it too; raises OutputKekUnusable.
+        """
+        await asyncio.to_thread(self._check, connection, namespace, kek)
 
     async def new_model_key(
         self, connection: VaultConnection, namespace: str, kek: str, context: bytes
@@ -76,9 +96,23 @@ class VaultBroker:
         """A serving certificate for the gateway's DNS names."""
         return await asyncio.to_thread(self._issue, connection, names)
 
-    def _check(self, connection: VaultConnection, namespace: str) -> None:
+    def _check(self, connection: VaultConnection, namespace: str, kek: str | None) -> None:
         for purpose in Purpose:
             self._login(connection, vault_role(purpose, namespace)).close()
+        if kek is not None:
+            self._prove(connection, namespace, kek)
+
+    def _prove(self, connection: VaultConnection, namespace: str, kek: str) -> None:
+        """A KEK that is missing or of another kind is found here, not after hours of queueing."""
+        try:
+            self._new_model_key(connection, namespace, kek, PROBE_CONTEXT)
+        except (VaultDenied, VaultMisconfigured) as error:
+            raise OutputKekUnusable(
+                f"spec.output.kek: '{kek}' is no model KEK that namespace {namespace} may use"
+                f" ({error.message})",
+                fix="name one in a job of a new name, or have the platform admin run"
+                f" 'securetrain vault setup' with --namespace {namespace} --model-kek {kek}",
+            ) from None
 
     def _new_model_key(
         self, connection: VaultConnection, namespace: str, kek: str, context: bytes

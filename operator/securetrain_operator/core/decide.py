@@ -219,7 +219,8 @@ def vault_lack(fault: SecuretrainError, namespace: str) -> Diagnosis:
     found = diagnose.from_error(fault)
     if isinstance(fault, VaultDenied | VaultMisconfigured):
         fix = f"run securetrain vault setup for namespace {namespace}"
-        return Diagnosis("VaultRoleMissing", found.message, found.fix or fix)
+        own = fault.fix if fault.fix != fault.usual_fix else fix
+        return Diagnosis("VaultRoleMissing", found.message, own)
     return found
 
 
@@ -295,7 +296,9 @@ def _active(
     pods, age = observed.pods_of(purpose), max(0.0, now - child.created)
     waiting = diagnose.waiting(pods, suspended=child.suspended, age=age)
     waiting = waiting or _put_off(purpose, observed, record)
-    return Plan(waiting=waiting, again_after=settings.resync_seconds)
+    soon = not pods and age <= diagnose.PODS_MISSING_SECONDS
+    again = diagnose.PODS_MISSING_SECONDS + 1 if soon else settings.resync_seconds
+    return Plan(waiting=waiting, again_after=min(again, settings.resync_seconds))
 
 
 def _put_off(purpose: Purpose, observed: Observed, record: LaunchRecord) -> Diagnosis | None:

@@ -19,7 +19,7 @@ from securetrain.errors import ExitCode, SecuretrainError
 Object = Mapping[str, Any]
 
 MAX_TEXT: Final = 300
-PODS_MISSING_SECONDS: Final = 30.0
+PODS_MISSING_SECONDS: Final = 5.0
 SIGKILL_EXIT: Final = 137
 
 
@@ -103,9 +103,14 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
         return _not_running(alive[-1])
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods):
         return _ENDING
+    if pods:
+        return Diagnosis("PodStarting", "the last pod has failed; the Job makes a new one.")
     if age > PODS_MISSING_SECONDS:
-        fix = "see the Job's Events with kubectl describe: a quota or a policy may refuse its pods"
-        return Diagnosis("PodsMissing", f"no pod exists {int(age)} s after the Job was made.", fix)
+        fix = (
+            "see the Job's Events with kubectl describe: a quota, a policy, or a class in spec.pod"
+            " that does not exist may refuse its pods"
+        )
+        return Diagnosis("PodsMissing", "the Job is made, but no pod of it exists.", fix)
     return Diagnosis("PodStarting", "the Job is made; its pod is on the way.")
 
 

@@ -22,19 +22,17 @@ from securetrain.api.conditions import (
 )
 from securetrain.api.gateway import ProgressReport
 from securetrain.api.names import Purpose
-from securetrain.api.types import (
-    MAX_GRANTS,
+from securetrain.api.status import (
     Attempts,
     AuditStatus,
     ChildStatus,
     DatasetStatus,
     GrantStatus,
     JobStatus,
-    Metric,
     ModelStatus,
-    Phase,
     ProgressStatus,
 )
+from securetrain.api.types import MAX_GRANTS, Metric, Phase
 from securetrain.signing import dsse
 from securetrain.signing.statement import parse_statement
 from securetrain_operator.core import times
