@@ -1,11 +1,13 @@
 """One real cluster for all end-to-end tests: kubelet, containerd, OpenBao, the built images.
 
-Tests run in the order in which they stand here: they tell stories.
+Tests run in the order in which they stand here: they tell stories. Most of a job's time is the
+start of TensorFlow, so jobs are submitted long before the tests that look at them, and together.
 """
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,15 @@ import pytest
 
 from localcluster.cluster import Cluster
 from localcluster.platform import ROOT, Platform
+from localcluster.volumes import make_claim
+from support import node, outcomes, sealing
+from support.echoing_vault import EchoingVault
+from support.raw_audit import RawAudit, raw_audit
+from support.witness import Witness
 
 WORK = ROOT / "build" / "e2e"
-NAMESPACE = "team-e2e"
+NAMESPACE = outcomes.NAMESPACE
+ENDLESS = {"epochs": 100_000}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -30,19 +38,105 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
-    """The operator, installed; the cluster is taken down again unless it was up before."""
+def cluster() -> Iterator[Cluster]:
+    """The cluster; it is taken down again unless it was up before."""
     cluster = Cluster()
     was_up = all(process.running for process in cluster.processes)
     cluster.up()
     try:
         shutil.rmtree(WORK, ignore_errors=True)
-        platform = Platform(cluster, WORK)
-        platform.remove_namespaces("team-a", "thief", NAMESPACE)
-        platform.set_vault_up(NAMESPACE)
-        platform.install()
-        platform.open_namespace(NAMESPACE)
-        yield platform
+        yield cluster
     finally:
         if not was_up:
             cluster.down()
+
+
+@pytest.fixture(scope="session")
+def vault_secrets(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RawAudit]:
+    """What only Vault knows: every key, wrapping token and login since this began."""
+    with raw_audit(cluster.openbao, tmp_path_factory.mktemp("vault") / "raw.jsonl") as vault:
+        yield vault
+
+
+@pytest.fixture(scope="session")
+def witness(cluster: Cluster) -> Iterator[Witness]:
+    """Sees what all pods show since this began."""
+    witness = Witness(WORK / "evidence")
+    witness.start()
+    yield witness
+    witness.stop()
+
+
+@pytest.fixture(scope="session")
+def echo(cluster: Cluster) -> Iterator[EchoingVault]:
+    """A Vault whose errors tell everything."""
+    with EchoingVault(cluster.openbao) as echo:
+        yield echo
+
+
+@pytest.fixture(scope="session")
+def platform(
+    cluster: Cluster, witness: Witness, vault_secrets: RawAudit, echo: EchoingVault
+) -> Platform:
+    """The operator, installed, and a namespace for jobs."""
+    platform = Platform(cluster, WORK, vaults={outcomes.ECHOING: echo.address})
+    platform.remove_namespaces("thief", NAMESPACE)
+    platform.set_vault_up(NAMESPACE)
+    platform.install()
+    platform.open_namespace(NAMESPACE)
+    return platform
+
+
+@pytest.fixture(scope="session")
+def dataset(platform: Platform) -> Path:
+    """A sealed dataset of a few hundred marked digits."""
+    source = sealing.some_digits(platform.work / "digits.npz", 800)
+    return sealing.seal(platform, NAMESPACE, source, outcomes.DATASET)
+
+
+@pytest.fixture(scope="session")
+def victim(platform: Platform, dataset: Path) -> node.RunningPod:
+    """A training pod that has its keys, trains for hours, and is left a tenth of a core."""
+    job = sealing.manifest(NAMESPACE, "victim", dataset.name, training=ENDLESS)
+    platform.cluster.kubectl.apply(job)
+    ready = "--for=condition=KeysGranted"
+    platform.cluster.kubectl("wait", "stj/victim", "-n", NAMESPACE, ready, "--timeout=120s")
+    pod = node.running_pod(platform, NAMESPACE, "securetrain.dev/job=victim")
+    node.throttle(pod.pid, 0.1)
+    return pod
+
+
+@pytest.fixture(scope="session")
+def tiny_volume(platform: Platform) -> Iterator[Path]:
+    """A claim of models that has no room for a model."""
+    folder = platform.volume(NAMESPACE, "tiny")
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=True)
+    try:
+        make_claim(platform.cluster.kubectl, NAMESPACE, "tiny", folder)
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def submitted(
+    platform: Platform, dataset: Path, victim: node.RunningPod, tiny_volume: Path
+) -> None:
+    """All jobs that must not succeed, and a second victim, submitted at once."""
+    outcomes.submit(platform, dataset)
+    limits = {"cpu": "400m", "memory": "1536Mi"}
+    patched = sealing.manifest(
+        NAMESPACE, "patched", dataset.name, training=ENDLESS, pod={"resources": {"limits": limits}}
+    )
+    platform.cluster.kubectl.apply(patched)
+
+
+@pytest.fixture(scope="session")
+def stricken(platform: Platform, dataset: Path, submitted: None) -> tuple[str, str]:
+    """Two jobs that succeed, though one loses a training pod and one a certify pod."""
+    jobs = {"killed": {"epochs": 60}, "bereft": {"epochs": 1}}
+    platform.cluster.kubectl.apply(
+        *(sealing.manifest(NAMESPACE, n, dataset.name, training=t) for n, t in jobs.items())
+    )
+    return "killed", "bereft"

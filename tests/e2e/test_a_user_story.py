@@ -11,29 +11,29 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localcluster.cluster import Cluster
 from localcluster.demo import WORK
 from localcluster.platform import ROOT, Platform
 from securetrain.signing.head import verify_head
 from securetrain.signing.verify import verify_model
 from support import openssf
 from support.pages import Block, blocks
+from support.raw_audit import RawAudit
+from support.witness import Witness
 
 PAGES = ("docs/platform-admin.md", "docs/data-owner.md", "docs/ml-engineer.md", "docs/auditor.md")
 JOB = "digits-v7"
 
 
 @pytest.fixture(scope="module")
-def platform(platform: Platform) -> Iterator[Platform]:
-    """The demo's own: the same cluster, other volumes."""
-    demo = Platform(platform.cluster, WORK)
-    yield demo
-    demo.remove_namespaces("team-a", "thief")
+def platform(cluster: Cluster, witness: Witness, vault_secrets: RawAudit) -> Platform:
+    """The demo's own: other volumes, and an operator that the demo installs."""
+    return Platform(cluster, WORK)
 
 
 @pytest.fixture(scope="module")

@@ -23,36 +23,20 @@ from securetrain.errors import VaultDenied
 from securetrain.sealed.dataset import load_dataset
 from securetrain.secret import Secret
 from securetrain.vault.client import VaultClient
-from support import node, sealing
+from support import node
+from support.api import eventually
+from support.outcomes import DATASET, NAMESPACE
 
-NAMESPACE = "team-e2e"
 JOB = "victim"
-LABELS = f"securetrain.dev/job={JOB},securetrain.dev/purpose=train"
 EDITOR = "mallory"
-COPY = f"stj-{JOB}-train-copy1"
+COPY = f"stj-{JOB}-train-copy-"
 
 
-@pytest.fixture(scope="module")
-def victim(platform: Platform) -> Iterator[node.RunningPod]:
-    """A training pod that has its keys and trains for hours on half a core."""
-    source = sealing.some_digits(platform.work / "few.npz", 2000)
-    sealing.seal(platform, NAMESPACE, source, "few")
-    manifest = sealing.job(
-        platform,
-        NAMESPACE,
-        JOB,
-        "few",
-        training={"epochs": 100_000},
-        pod={"resources": {"limits": {"cpu": "500m", "memory": "2Gi"}}},
-    )
-    platform.run("securetrain", "submit", str(manifest), "-n", NAMESPACE)
-    kubectl = platform.cluster.kubectl
-    ready = "--for=condition=KeysGranted"
-    kubectl("wait", f"stj/{JOB}", "-n", NAMESPACE, ready, "--timeout=120s")
+@pytest.fixture(scope="module", autouse=True)
+def _editor(platform: Platform, submitted: None) -> None:
+    """Somebody with the role `edit`; and other jobs go their way meanwhile."""
     editor = ["--clusterrole=edit", f"--user={EDITOR}", "-n", NAMESPACE]
-    kubectl.run("create", "rolebinding", "mallory-edits", *editor)
-    yield node.running_pod(platform, NAMESPACE, LABELS)
-    kubectl("delete", "stj", JOB, "-n", NAMESPACE, "--timeout=60s")
+    platform.cluster.kubectl.run("create", "rolebinding", "mallory-edits", *editor)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +57,7 @@ def grant_request(
     platform: Platform, *, purpose: str = "train", splits: str = ""
 ) -> dict[str, Any]:
     """What the real pod would send, or with other splits."""
-    folder = platform.volume(NAMESPACE, "datasets") / "few"
+    folder = platform.volume(NAMESPACE, "datasets") / DATASET
     keys = json.loads((folder / "keys.json").read_text())
     content = (folder / "dataset.json").read_bytes()
     manifest = json.loads(content)
@@ -141,7 +125,7 @@ def test_vault_refuses_the_test_key_to_the_operators_own_training_login(
     )
     jwt = node.token_of(platform, pod["metadata"]["uid"], volume)
     openbao = platform.cluster.openbao
-    folder = platform.volume(NAMESPACE, "datasets") / "few"
+    folder = platform.volume(NAMESPACE, "datasets") / DATASET
     dataset = load_dataset(folder)
 
     def ask(split: Split, role: str) -> None:
@@ -241,46 +225,50 @@ def test_an_imitation_in_another_namespace_gets_403(platform: Platform) -> None:
 def test_an_imitation_in_the_namespace_is_not_even_made(
     platform: Platform, victim: node.RunningPod
 ) -> None:
-    body = imitation(platform, victim)
+    body = imitation(platform, victim, "nothing")
     result = platform.cluster.kubectl.run("apply", "-f", "-", stdin=json.dumps(body))
     assert result.returncode != 0
     assert "only the Job controller" in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("image", "spec.containers[0].image: differs"),
-        ("container", "spec.containers: has 2 entries"),
-        ("env", "spec.containers[0].env: has 2 entries"),
-        ("nothing", "metadata.labels.job-name: is missing"),
-    ],
-)
+IMITATIONS = {
+    "image": "spec.containers[0].image: differs",
+    "container": "spec.containers: has 2 entries",
+    "env": "spec.containers[0].env: has 2 entries",
+    "nothing": "metadata.labels.job-name: is missing",
+}
+"""What is changed in a copy of the victim, and what the gateway says of it."""
+
+
+@pytest.fixture(scope="module")
+def answers(platform: Platform, victim: node.RunningPod) -> dict[str, node.Answer]:
+    """What the gateway answers to each imitation, all of which run at once."""
+    kubectl = platform.cluster.kubectl
+    bodies = [imitation(platform, victim, change) for change in IMITATIONS]
+    with without_guard(platform, "securetrain-pod-create"):
+        kubectl.apply(*bodies)
+    try:
+        pods = {
+            change: node.running_pod(platform, NAMESPACE, f"imitation={change}")
+            for change in IMITATIONS
+        }
+        request = grant_request(platform)
+        return {
+            change: node.call_gateway(platform, "/v1/grants", request, pod.token, inside=pod)
+            for change, pod in pods.items()
+        }
+    finally:
+        names = [body["metadata"]["name"] for body in bodies]
+        kubectl("delete", "pod", *names, "-n", NAMESPACE, "--grace-period=0", "--force")
+
+
+@pytest.mark.parametrize("change", IMITATIONS)
 def test_without_the_guard_an_imitation_gets_403(
-    platform: Platform, victim: node.RunningPod, change: str, named: str
+    platform: Platform, answers: dict[str, node.Answer], change: str
 ) -> None:
     """Same account, audience, owner and labels of ours; one thing differs, or nothing."""
-    body = imitation(platform, victim)
-    container = body["spec"]["containers"][0]
-    if change == "image":
-        container["image"] = platform.images["operator"]
-    if change == "container":
-        body["spec"]["containers"].append({**copy.deepcopy(container), "name": "second"})
-    if change == "env":
-        container["env"].append({"name": "PYTHONPATH", "value": "/output"})
-    container["command"] = ["/opt/venv/bin/python", "-c", "import time; time.sleep(600)"]
-    kubectl = platform.cluster.kubectl
-    with without_guard(platform, "securetrain-pod-create"):
-        kubectl.apply(body)
-        try:
-            pod = node.running_pod(platform, NAMESPACE, "imitation=yes")
-            answer = node.call_gateway(
-                platform, "/v1/grants", grant_request(platform), pod.token, inside=pod
-            )
-        finally:
-            kubectl("delete", "pod", COPY, "-n", NAMESPACE, "--grace-period=0", "--force")
-    assert (answer.status, answer.reason) == (403, "NotOurPod")
-    assert named in refusals(platform, COPY)
+    assert (answers[change].status, answers[change].reason) == (403, "NotOurPod")
+    assert IMITATIONS[change] in refusals(platform, COPY + change)
 
 
 def refusals(platform: Platform, pod: str) -> str:
@@ -291,59 +279,71 @@ def refusals(platform: Platform, pod: str) -> str:
     return "\n".join(line for line in log.splitlines() if "gateway.refused" in line and pod in line)
 
 
-def imitation(platform: Platform, victim: node.RunningPod) -> dict[str, Any]:
+def imitation(platform: Platform, victim: node.RunningPod, change: str) -> dict[str, Any]:
     """A copy of the victim with its labels, but for those by which the Job controller counts."""
     pod: dict[str, Any] = node.get(platform, "pod", NAMESPACE, victim.name)
     ours = {key: value for key, value in pod["metadata"]["labels"].items() if "securetrain" in key}
     spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    container = spec["containers"][0]
+    if change == "image":
+        container["image"] = platform.images["operator"]
+    if change == "container":
+        spec["containers"].append({**copy.deepcopy(container), "name": "second"})
+    if change == "env":
+        container["env"].append({"name": "PYTHONPATH", "value": "/output"})
+    container["command"] = ["/opt/venv/bin/python", "-c", "import time; time.sleep(600)"]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": COPY,
+            "name": COPY + change,
             "namespace": NAMESPACE,
-            "labels": {**ours, "imitation": "yes"},
+            "labels": {**ours, "imitation": change},
             "ownerReferences": [{**pod["metadata"]["ownerReferences"][0]}],
         },
         "spec": spec,
     }
 
 
-def test_the_victim_trains_on(platform: Platform) -> None:
-    def progress() -> str:
-        status = node.get(platform, "stj", NAMESPACE, JOB)["status"]
-        return str(status.get("progress", {}).get("lastUpdatedTime", ""))
-
-    before = progress()
-    deadline = time.monotonic() + 60
-    while progress() == before and time.monotonic() < deadline:
-        time.sleep(1)
-    assert progress() != before
+def test_the_victim_trains_on(platform: Platform, victim: node.RunningPod) -> None:
+    before = node.progress(platform, NAMESPACE, JOB)
+    eventually(lambda: node.progress(platform, NAMESPACE, JOB) != before, "progress", seconds=60)
 
 
-def test_an_image_patched_under_way_and_back_gets_nothing(platform: Platform) -> None:
-    """Its own victim: without the guard, the patched container restarts as a new process."""
-    manifest = sealing.job(
-        platform,
-        NAMESPACE,
-        "patched",
-        "few",
-        training={"epochs": 100_000},
-        pod={"resources": {"limits": {"cpu": "500m", "memory": "2Gi"}}},
-    )
-    platform.run("securetrain", "submit", str(manifest), "-n", NAMESPACE)
+@pytest.fixture(scope="module")
+def patched(platform: Platform, submitted: None) -> node.RunningPod:
+    """A victim of its own: what is done to it ends its job."""
     kubectl = platform.cluster.kubectl
-    kubectl("wait", "stj/patched", "-n", NAMESPACE, "--for=condition=KeysGranted", "--timeout=120s")
-    pod = node.running_pod(platform, NAMESPACE, "securetrain.dev/job=patched")
+    granted = "--for=condition=KeysGranted"
+    kubectl("wait", "stj/patched", "-n", NAMESPACE, granted, "--timeout=120s")
+    return node.running_pod(platform, NAMESPACE, "securetrain.dev/job=patched")
+
+
+def test_without_the_guard_an_ephemeral_container_shuts_its_pod_out(
+    platform: Platform, patched: node.RunningPod
+) -> None:
+    """The real pod with its real token, from its own address: but not as it was launched."""
+    attempt = ["debug", patched.name, "--image=localhost/pause:1", "--profile=restricted"]
+    with without_guard(platform, "securetrain-pod-frozen"):
+        platform.cluster.kubectl("-n", NAMESPACE, *attempt, "--attach=false")
+    request = grant_request(platform)
+    answer = node.call_gateway(platform, "/v1/grants", request, patched.token, inside=patched)
+    assert (answer.status, answer.reason) == (403, "NotOurPod")
+    assert "ephemeralContainers" in refusals(platform, patched.name)
+
+
+def test_an_image_patched_under_way_and_back_gets_nothing(
+    platform: Platform, patched: node.RunningPod
+) -> None:
+    """Without the guard, the patched container restarts as a new process."""
+    kubectl = platform.cluster.kubectl
     own = platform.images["trainer"]
     with without_guard(platform, "securetrain-pod-frozen"):
         for image in (platform.images["operator"], own):
-            kubectl("set", "image", f"pod/{pod.name}", f"trainer={image}", "-n", NAMESPACE)
+            kubectl("set", "image", f"pod/{patched.name}", f"trainer={image}", "-n", NAMESPACE)
             time.sleep(1)
     failed = "--for=condition=Failed"
     kubectl("wait", "stj/patched", "-n", NAMESPACE, failed, "--timeout=120s")
-    found = node.get(platform, "stj", NAMESPACE, "patched")
-    record = node.launch_record(platform, found["metadata"]["uid"])
+    record = node.record_of(platform, NAMESPACE, "patched")
     assert record["failure"]["reason"] == "NotOurPod"
     assert len(record["grants"]) == 1
-    kubectl("delete", "stj", "patched", "-n", NAMESPACE, "--timeout=60s")

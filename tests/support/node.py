@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from localcluster.platform import OPERATOR_NAMESPACE, Platform
@@ -61,18 +62,31 @@ def get(platform: Platform, kind: str, namespace: str, *more: str) -> Any:
     return json.loads(platform.cluster.kubectl("get", kind, "-n", namespace, *more, "-o", "json"))
 
 
-def process_of(platform: Platform, pod_uid: str) -> int:
-    """PID of a pod's trainer container."""
+def process_of(platform: Platform, pod_uid: str, container: str = "trainer") -> int:
+    """PID of a pod's container."""
     containerd = platform.cluster.node.containerd
     labels = {
         "io.kubernetes.pod.uid": pod_uid,
         "io.cri-containerd.kind": "container",
-        "io.kubernetes.container.name": "trainer",
+        "io.kubernetes.container.name": container,
     }
     wanted = ",".join(f'labels."{key}"=={value}' for key, value in labels.items())
-    (container,) = containerd.ctr("containers", "ls", "-q", wanted).split()
+    made = containerd.ctr("containers", "ls", "-q", wanted).split()
     tasks = [line.split() for line in containerd.ctr("tasks", "ls").splitlines()]
-    return next(int(task[1]) for task in tasks if task[0] == container)
+    return next(int(task[1]) for task in tasks if task[0] in made and task[2] == "RUNNING")
+
+
+def throttle(pid: int, share: float) -> None:
+    """Leave a container a share of one core, past Kubernetes."""
+    groups = dict(
+        line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    )
+    quota, period = round(share * 100_000), 100_000
+    for controllers, group in groups.items():
+        if "cpu" in controllers.split(","):
+            Path(f"/sys/fs/cgroup/cpu{group}/cpu.cfs_quota_us").write_text(str(quota))
+            return
+    Path(f"/sys/fs/cgroup{groups['']}/cpu.max").write_text(f"{quota} {period}")
 
 
 def token_of(platform: Platform, pod_uid: str, volume: str) -> str:
@@ -135,3 +149,14 @@ def launch_record(platform: Platform, uid: str) -> dict[str, Any]:
     view = get(platform, "configmap", OPERATOR_NAMESPACE, f"launch-{uid}")
     record: dict[str, Any] = json.loads(view["data"]["record.json"])
     return record
+
+
+def progress(platform: Platform, namespace: str, job: str) -> str:
+    """When a job last told how far it is."""
+    status = get(platform, "stj", namespace, job)["status"]
+    return str(status.get("progress", {}).get("lastUpdatedTime", ""))
+
+
+def record_of(platform: Platform, namespace: str, job: str) -> dict[str, Any]:
+    """The launch record of a job that is known by its name."""
+    return launch_record(platform, get(platform, "stj", namespace, job)["metadata"]["uid"])

@@ -11,15 +11,18 @@ import numpy as np
 from localcluster.platform import ROOT, Platform
 
 DIGITS = ROOT / "examples/digits/digits.npz"
+MARKER = b"\x5aPLAINTEXT-MARKER-7f3a91c4e2\x5a"
+"""Lies in the pixels of all data that the end-to-end tests train on."""
+SMALL = {"resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1536Mi"}}}
+"""So little that many pods fit on one node at once."""
 
 
-def some_digits(path: Path, count: int, *, marker: bytes = b"") -> Path:
-    """The first digits as an npz file; a marker, if given, is written into every 20th image."""
+def some_digits(path: Path, count: int) -> Path:
+    """The first digits as an npz file, the marker in every 20th image."""
     with np.load(DIGITS) as data:
         images, labels = data["images"][:count].copy(), data["labels"][:count]
-    if marker:
-        flat = images.reshape(count, -1)
-        flat[::20, 300 : 300 + len(marker)] = np.frombuffer(marker, np.uint8)
+    flat = images.reshape(count, -1)
+    flat[::20, 300 : 300 + len(MARKER)] = np.frombuffer(MARKER, np.uint8)
     np.savez(path, images=images, labels=labels)
     return path
 
@@ -42,21 +45,20 @@ def seal(platform: Platform, namespace: str, source: Path, name: str, **policy: 
     return folder
 
 
-def job(platform: Platform, namespace: str, name: str, dataset: str, **changes: Any) -> Path:
-    """A manifest of a small quick job; `changes` replace parts of its spec."""
+def manifest(namespace: str, name: str, dataset: str, **changes: Any) -> dict[str, Any]:
+    """A small quick job; `changes` replace parts of its spec."""
     spec = {
         "datasets": [{"name": "digits", "uri": f"pvc://datasets/{dataset}"}],
         "model": {"architecture": "mlp"},
         "training": {"epochs": 1},
+        "certification": SMALL,
         "output": {"uri": f"pvc://models/{name}", "kek": f"{namespace}-models"},
+        "pod": SMALL,
         **changes,
     }
-    manifest = {
+    return {
         "apiVersion": "securetrain.dev/v1alpha1",
         "kind": "SecureTrainingJob",
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
-    path = platform.work / f"{name}.json"
-    path.write_text(json.dumps(manifest))
-    return path

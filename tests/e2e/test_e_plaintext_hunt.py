@@ -1,0 +1,250 @@
+"""Plaintext, keys and tokens are looked for everywhere but in memory, after all that has happened.
+
+What the other stories of this folder have left is searched: jobs that succeeded, failed, missed
+their gates, were attacked, killed, patched, or met a Vault that quotes keys in its errors.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from localcluster.demo import WORK as DEMO
+from localcluster.platform import Platform
+from securetrain.api.names import Split, dek_associated_data, model_dek_context
+from securetrain.sealed.dataset import load_dataset
+from securetrain.sealed.model import KEY_FILE, parse_key
+from securetrain.vault.client import VaultClient
+from securetrain.vault.custody import Custodian
+from support import cores, leak, node, sealing
+from support.api import eventually
+from support.echoing_vault import DECRYPT, UNWRAP, EchoingVault
+from support.hunting import Find, hunt
+from support.outcomes import NAMESPACE, watch
+from support.raw_audit import RawAudit
+from support.witness import Witness
+
+PROJECTED = "kubernetes.io~projected"
+AUDIT = "apiserver-audit"
+NODE_LOGS = "logs of node and control plane"
+TOKEN_CALLS = {("serviceaccounts", "token"), ("tokenreviews", "")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_have_ended(platform: Platform, submitted: None, stricken: tuple[str, str]) -> None:
+    for job in ("echoed", "missed", "flipped", *stricken):
+        watch(platform, job)
+
+
+@pytest.fixture(scope="module")
+def leaked(platform: Platform) -> Iterator[bytes]:
+    """A secret that was given away in every kind of place."""
+    secret = secrets.token_bytes(32)
+    leak.plant(platform, secret)
+    yield secret
+    leak.remove(platform)
+
+
+@pytest.fixture(scope="module")
+def tmp_of_victim(victim: node.RunningPod) -> str:
+    """How the victim's /tmp is mounted."""
+    mounts = Path(f"/proc/{victim.pid}/mountinfo").read_text().splitlines()
+    (mount,) = [line for line in mounts if line.split()[4] == "/tmp"]
+    return mount
+
+
+@pytest.fixture(scope="module")
+def dumps(
+    platform: Platform,
+    leaked: bytes,
+    victim: node.RunningPod,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Core dumps of two pods that crashed: one that leaks, and one that trains."""
+    folder = tmp_path_factory.mktemp("cores")
+    unprotected = leak.running(platform)
+    with cores.collected(folder):
+        crashed = [Path(f"/proc/{pid}") for pid in (victim.pid, unprotected)]
+        for process in crashed:
+            cores.crash(int(process.name))
+        eventually(lambda: not any(p.exists() for p in crashed), "both crashes", seconds=30)
+        eventually(lambda: any(folder.iterdir()), "a core dump")
+    platform.cluster.kubectl("delete", "stj", "victim", "-n", NAMESPACE, "--wait=false")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def places(witness: Witness, platform: Platform, dumps: Path) -> dict[str, Path]:
+    """Everything that outlives a pod's memory, by what it is."""
+    state, evidence = platform.cluster.state, platform.work / "evidence"
+    assert witness.failure is None
+    return {
+        "etcd": state / "etcd",
+        NODE_LOGS: state / "logs",
+        "logs of pods": witness.keep_logs(),
+        "processes of pods": evidence / "processes",
+        "/tmp of pods": evidence / "tmp",
+        "kubelet": state / "kubelet",
+        "containerd": state / "containerd",
+        "volumes": platform.work / "volumes",
+        "OpenBao": platform.cluster.openbao.audit_log.parent,
+        "objects": objects(platform, evidence / "objects.json"),
+        "core dumps": dumps,
+        "calls without tokens": calls_without_tokens(platform, evidence / "calls.jsonl"),
+    }
+
+
+def objects(platform: Platform, file: Path) -> Path:
+    """Every object of every kind, as the API server shows it."""
+    kubectl = platform.cluster.kubectl
+    kinds = kubectl("api-resources", "--verbs=list", "-o", "name").split()
+    file.write_text(kubectl("get", ",".join(kinds), "-A", "-o", "json"))
+    return file
+
+
+def calls(platform: Platform) -> Iterator[tuple[bool, dict[str, object], str]]:
+    """The API server's audit log: whether a call hands tokens over, the call, its line."""
+    for log in sorted(platform.cluster.control_plane.audit_log.parent.glob(f"{AUDIT}*")):
+        with log.open() as lines:
+            for line in lines:
+                call = json.loads(line)
+                target = call.get("objectRef", {})
+                kind = (target.get("resource"), target.get("subresource", ""))
+                yield kind in TOKEN_CALLS, call, line
+
+
+def calls_without_tokens(platform: Platform, file: Path) -> Path:
+    """The audit log, but for the calls that make and review tokens."""
+    with file.open("w") as kept:
+        kept.writelines(line for hands_over, _, line in calls(platform) if not hands_over)
+    return file
+
+
+def pod_tokens(platform: Platform) -> dict[str, bytes]:
+    """Signatures of all tokens that kubelet got for pods."""
+    answers = (call.get("responseObject") for hands_over, call, _ in calls(platform) if hands_over)
+    tokens = {
+        str(answer["status"]["token"])
+        for answer in answers
+        if isinstance(answer, dict) and answer.get("kind") == "TokenRequest"
+    }
+    return named("pod token", (token.rpartition(".")[2].encode() for token in tokens))
+
+
+def named(kind: str, found: Iterable[bytes]) -> dict[str, bytes]:
+    """Names by which a failing test can tell secrets apart without telling them."""
+    return {f"{kind} {number}": secret for number, secret in enumerate(sorted(found))}
+
+
+@pytest.fixture(scope="module")
+def keys(platform: Platform, dataset: Path) -> dict[str, bytes]:
+    """The data keys as their owner knows them: of each split, and of a model."""
+    openbao = platform.cluster.openbao
+    sealed = load_dataset(dataset)
+    model = parse_key((platform.volume(NAMESPACE, "models") / "bereft" / KEY_FILE).read_bytes())
+    with VaultClient(openbao.address, openbao.ca_pem, token=openbao.root_token) as client:
+        owner = Custodian(client, "transit", f"{NAMESPACE}-digits")
+        found = {
+            split.value: owner.unwrap(
+                sealed.keys[split].wrapped,
+                dek_associated_data(split, sealed.manifest_sha256, sealed.policy_sha256),
+            )
+            for split in Split
+        }
+        found["model"] = Custodian(client, model.mount, model.kek).open_model_key(
+            model.wrapped, model_dek_context(model.job_uid, model.policy_sha256)
+        )
+    return {f"key {name}": dek.reveal() for name, dek in found.items()}
+
+
+@pytest.fixture(scope="module")
+def found(
+    platform: Platform,
+    vault_secrets: RawAudit,
+    places: dict[str, Path],
+    keys: dict[str, bytes],
+    leaked: bytes,
+) -> list[Find]:
+    """One search of all places for all secrets."""
+    wanted = {
+        "leaked": leaked,
+        "marker": sealing.MARKER,
+        **named("key", vault_secrets.unwrapped()),
+        **keys,
+        **named("wrapping token", map(str.encode, vault_secrets.wrapping_tokens())),
+        **named("login", map(str.encode, vault_secrets.logins())),
+        **pod_tokens(platform),
+    }
+    kinds = Counter(name.partition(" ")[0] for name in wanted)
+    print(kinds)
+    assert min(kinds[kind] for kind in ("key", "wrapping", "login", "pod")) > 5
+    demo = {"the demo's volumes": DEMO / "volumes"} if DEMO.exists() else {}
+    return hunt(wanted, {**places, **demo})
+
+
+def of(kind: str, found: list[Find]) -> list[Find]:
+    """Finds of one kind of secret."""
+    return [find for find in found if find.secret.startswith(kind)]
+
+
+def test_a_secret_that_leaks_is_found_in_every_kind_of_place(
+    places: dict[str, Path], found: list[Find]
+) -> None:
+    leaks = of("leaked", found)
+    assert {find.place for find in leaks} == set(places)
+    logs = {find.path.name for find in leaks if find.place == NODE_LOGS}
+    assert {"kubelet.log", "containerd.log", "apiserver-audit.jsonl"} <= logs
+
+
+def test_a_crash_of_a_training_pod_leaves_no_core_dump(dumps: Path) -> None:
+    """In spite of a kernel that pipes dumps to root; a pod without our hardening leaves one."""
+    assert {dump.name.rpartition(".")[0] for dump in dumps.iterdir()} == {leak.POD}
+
+
+def test_files_in_the_memory_of_a_pod_are_never_swapped_to_a_disk(tmp_of_victim: str) -> None:
+    swaps = Path("/proc/swaps").read_text().splitlines()[1:]
+    assert " - tmpfs " in tmp_of_victim
+    assert "noswap" in tmp_of_victim or not swaps
+
+
+def test_no_plaintext_is_found_anywhere(found: list[Find]) -> None:
+    assert of("marker", found) == []
+
+
+def test_no_key_is_found_anywhere(
+    vault_secrets: RawAudit, keys: dict[str, bytes], found: list[Find]
+) -> None:
+    assert set(keys.values()) <= vault_secrets.unwrapped()
+    assert of("key", found) == []
+
+
+def test_no_wrapping_token_and_no_login_to_vault_is_found_anywhere(found: list[Find]) -> None:
+    assert of("wrapping token", found) + of("login", found) == []
+
+
+def test_vaults_errors_did_quote_keys_tokens_and_logins(
+    vault_secrets: RawAudit, echo: EchoingVault
+) -> None:
+    """Or else it would prove nothing that none of them is found."""
+    (decrypt,) = [text for text in echo.echoed if DECRYPT in text]
+    unwrap = next(text for text in echo.echoed if UNWRAP in text)
+    assert any(login in decrypt for login in vault_secrets.logins())
+    assert any(token in decrypt for token in vault_secrets.wrapping_tokens())
+    assert any(b64encode(key).decode() in unwrap for key in vault_secrets.unwrapped())
+
+
+def test_tokens_of_pods_lie_only_where_the_kubelet_hands_them_over(found: list[Find]) -> None:
+    """Besides, the API server's audit log shows them in the calls that make and review them."""
+    elsewhere = [
+        find
+        for find in of("pod token", found)
+        if PROJECTED not in find.path.parts
+        and not (find.place == NODE_LOGS and find.path.name.startswith(AUDIT))
+    ]
+    assert elsewhere == []
