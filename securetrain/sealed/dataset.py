@@ -245,10 +245,14 @@ def parse_index(data: bytes, info: SplitInfo, split: Split) -> tuple[ShardEntry,
         raise ManifestInvalid(f"{name} is not the index that {DATASET_FILE} names.")
     lines = data.removesuffix(b"\n").split(b"\n")
     if len(lines) != info.shards:
-        raise ManifestInvalid(f"{name} has {len(lines)} lines for {info.shards} shards.")
+        raise ManifestInvalid(
+            f"{name} has {len(lines)} lines for {info.shards} shards of {DATASET_FILE}."
+        )
     entries = tuple(_entry(line, name, number) for number, line in enumerate(lines))
     if sum(entry.records for entry in entries) != info.records:
-        raise ManifestInvalid(f"{name} does not add up to {info.records} records.")
+        raise ManifestInvalid(
+            f"{name} does not add up to {info.records} records of {DATASET_FILE}."
+        )
     for index, entry in enumerate(entries):
         if entry.path != shard_path(split, index, info.shards):
             raise ManifestInvalid(f"{name} line {index + 1}: the path is not the shard's own.")
