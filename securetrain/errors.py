@@ -8,6 +8,7 @@
     │   ├── NotOurPod               the caller is not the pod that was launched
     │   ├── AlreadyGranted          this pod has had its keys
     │   ├── VaultDenied             Vault answered 403
+    │   │   └── VaultClockSkew      Vault's clock and that of the login token's issuer do not agree
     │   └── ClusterDenied           the API server refused the caller
     ├── TryAgain               11   a new attempt may succeed
     │   ├── VaultUnavailable        unreachable, answering 429/5xx, too slow
@@ -125,6 +126,15 @@ class VaultDenied(Refused):
     """Vault answered 403."""
 
     usual_fix = "check the login and its policies, or run 'securetrain vault setup'"
+
+
+class VaultClockSkew(VaultDenied):
+    """By Vault's clock the login token has expired, or is not valid yet."""
+
+    usual_fix = (
+        "compare the clocks of Vault and of the cluster; if they agree, see that kubelet renews"
+        " the token"
+    )
 
 
 class ClusterDenied(Refused):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from securetrain.errors import (
     GrantLost,
     SecuretrainError,
+    VaultClockSkew,
     VaultDenied,
     VaultMisconfigured,
     VaultSealed,
@@ -58,6 +59,9 @@ _PHRASES: Final[tuple[tuple[str, type[SecuretrainError], str, str], ...]] = (
         "restore keys.json or key.json, or use the Vault that the keys were wrapped by",
     ),
     ("not allowed by this role", VaultMisconfigured, "does not allow this name", SETUP),
+    ("(exp) claim", VaultClockSkew, "takes the login token for expired", ""),
+    ("(nbf) claim", VaultClockSkew, "takes the login token for not valid yet", ""),
+    ("(iat) claim", VaultClockSkew, "takes the login token for one of the future", ""),
     ("error validating token", VaultDenied, "does not accept the login token", SETUP),
     ("error validating claims", VaultDenied, "does not accept the login token's claims", SETUP),
     ("invalid audience", VaultDenied, "does not accept the login token's audience", SETUP),

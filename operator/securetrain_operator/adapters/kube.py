@@ -283,7 +283,7 @@ def _failure(method: str, path: str, status: int, content: bytes) -> Securetrain
     said = f"the API server answered {status} to {method} {path}"
     if status == 403:
         return ApiDenied(said, fix="compare the operator's RBAC and the guards with the chart")
-    if status in (401, 408, 410, 429) or status >= 500:
+    if status in (401, 408, 409, 410, 429) or status >= 500:
         return ApiUnavailable(said)
     fix = "correct the fields in a job of a new name; a cluster's own policy may refuse them too"
     return ApiRejected(said + _fields(content), fix=fix)
