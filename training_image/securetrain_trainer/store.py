@@ -24,6 +24,7 @@ from securetrain.errors import (
     ModelCorrupt,
     OutputExists,
     SecuretrainError,
+    StorageFull,
 )
 from securetrain.sealed import files
 from securetrain.sealed.model import MAX_MODEL_BYTES, MODEL_FILE, parse_model
@@ -31,6 +32,7 @@ from securetrain.sealed.model import MAX_MODEL_BYTES, MODEL_FILE, parse_model
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CHANGED: Final = frozenset(
     {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 )
@@ -252,6 +254,8 @@ def _usable(path: str) -> Iterator[None]:
                 f"{path} was changed by somebody else meanwhile ({os.strerror(failure.errno)})",
                 fix="find out who writes to the output volume, and run the job again",
             ) from None
+        if failure.errno in _FULL:
+            raise StorageFull(f"{path} cannot be written: no room is left on its volume") from None
         if failure.errno not in _NOT_OURS:
             raise
         raise BadConfiguration(
