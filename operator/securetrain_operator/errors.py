@@ -8,6 +8,7 @@ SecuretrainError
 │   ├── RecordGone          a job has no launch record (any more)
 │   ├── SinkUnavailable     an audit sink did not take a record
 │   ├── NotReady            the cluster has not yet reported what the gateway must compare
+│   ├── NotIsolated         a NetworkPolicy opens the pod, and the data owner demands isolation
 │   └── TooManyRequests     a caller asks too often (429)
 ├── Refused
 │   ├── BadToken            the bearer token is not one of ours, or not valid any more (401)
@@ -46,6 +47,10 @@ class RecordGone(TryAgain):
 
 class NotReady(TryAgain):
     """The cluster has not yet reported what the gateway must compare."""
+
+
+class NotIsolated(TryAgain):
+    """A NetworkPolicy opens the pod to the network, and the data owner demands isolation."""
 
 
 class TooManyRequests(TryAgain):

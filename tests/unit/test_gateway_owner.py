@@ -36,7 +36,6 @@ FATAL: dict[str, tuple[Bend, int, str, str]] = {
         "PolicyDenied",
         "gates",
     ),
-    "network": (add_policy("theirs", OPEN), 403, "PolicyDenied", "opened by theirs"),
     "field": (bend_policy(extra=1), 422, "ManifestInvalid", "policy.json"),
     "format": (bend_policy(format="securetrain/policy/v2"), 422, "ManifestInvalid", "format"),
     "no date": (lambda world: world.policy.pop("notAfter"), 422, "ManifestInvalid", "notAfter"),
@@ -66,6 +65,20 @@ async def test_the_digest_of_the_attested_image_can_be_allowed_by_itself() -> No
     pod = world.pod()
     world.policy["images"] = ["sha256:" + "a" * 64]
     async with world.client() as client:
+        assert (await client.grant(pod))[0] == 200
+
+
+async def test_an_opening_that_somebody_made_is_waited_for_and_is_not_the_jobs_fault() -> None:
+    world = World()
+    pod = world.pod()
+    add_policy("theirs", OPEN)(world)
+    before = world.record_text
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+        assert (status, problem["reason"]) == (503, "NotIsolated")
+        assert "theirs" in problem["detail"]
+        assert world.record_text == before
+        world.cluster.remove(NETWORK_POLICIES, NAMESPACE, "theirs")
         assert (await client.grant(pod))[0] == 200
 
 

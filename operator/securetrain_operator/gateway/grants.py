@@ -28,7 +28,7 @@ from securetrain.sealed.policy import PolicyRequest, check, parse_policy
 from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core.observed import jobs_enabled
 from securetrain_operator.core.record import LaunchRecord, ModelKey
-from securetrain_operator.errors import NotReady, RecordFull
+from securetrain_operator.errors import NotIsolated, NotReady, RecordFull
 from securetrain_operator.gateway.context import Services, resolve
 from securetrain_operator.gateway.gatekeeper import Attested
 from securetrain_operator.gateway.grant_rules import (
@@ -112,7 +112,7 @@ class Grants:
 
     async def _check_policy(self, asked: Asked) -> None:
         pod, policy = asked.pod, parse_policy(bytes(asked.request.policy))
-        open_ways = await self._openings(asked, required=policy.network_isolation)
+        isolated = await self._isolated(asked, required=policy.network_isolation)
         image, builtin = judged_image(pod)
         denials = check(
             policy,
@@ -121,21 +121,24 @@ class Grants:
                 image=image,
                 builtin=builtin,
                 output_kek=pod.run.model_kek,
-                isolated=not open_ways,
+                isolated=isolated,
                 gates=pod.run.gates,
                 now=self._services.clock.now(),
             ),
         )
         if denials:
             said = "; ".join(map(str, denials))
-            ways = f" (opened by {', '.join(open_ways)})" if open_ways else ""
             raise PolicyDenied(
-                f"the data owner's policy does not allow this job: {said}{ways}",
+                f"the data owner's policy does not allow this job: {said}",
                 fix="change the job, or ask the data owner for another policy",
             )
 
-    async def _openings(self, asked: Asked, *, required: bool) -> Sequence[str]:
-        """Names of policies that open the pod; NotReady if ours is needed and not in place."""
+    async def _isolated(self, asked: Asked, *, required: bool) -> bool:
+        """Whether no NetworkPolicy opens the pod.
+
+        Where that is needed but not so it is waited for: what others put into the namespace is
+        never the job's fault. Raises NotReady if ours is not in place, NotIsolated for openings.
+        """
         services, pod = self._services, asked.pod
         job = pod.record.job
         ours = network_policy(job, services.settings, asked.resolved.connection)
@@ -149,7 +152,14 @@ class Grants:
                     " made",
                     fix=f"delete Job {pod.child.name}: the operator makes both again",
                 )
-        return openings(labels, policies, ours)
+        open_ways = openings(labels, policies, ours)
+        if required and open_ways:
+            raise NotIsolated(
+                f"the data owner's policy demands isolation, and NetworkPolicies open the job's"
+                f" pod: {', '.join(open_ways)}",
+                fix="delete them, or have them select other pods",
+            )
+        return not open_ways
 
     async def _model_key(self, asked: Asked) -> ModelKey:
         """The run's model DEK; the login shows that Vault is there before anything is recorded."""
