@@ -10,7 +10,7 @@ import typer
 
 from securetrain.api.names import Split
 from securetrain.cli import policies, render
-from securetrain.cli.inspection import describe_features, inspect_folder
+from securetrain.cli.inspection import Depth, describe_features, inspect_folder
 from securetrain.cli.render import Output, OutputOption
 from securetrain.cli.vault_env import client_from_env
 from securetrain.errors import InvalidInput
@@ -85,13 +85,18 @@ def seal(
 def inspect(
     folder: Annotated[Path, typer.Argument(help="A sealed dataset or model.")],
     deep: Annotated[bool, typer.Option("--deep", help="Read and hash every file.")] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Open the keys with your Vault login; check all tags.")
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Say what a sealed folder is, who may use it, and whether it is whole; needs no key.
+    """Say what a sealed folder is, who may use it, and whether it is whole.
 
+    No key is needed: --deep compares every digest. With --keys, who owns the data also learns
+    whether its keys still open, and with both whether every tag of every file is right.
     Exits with 12, naming the file, if something is missing or changed.
     """
-    inspect_folder(folder, deep=deep, output=output)
+    inspect_folder(folder, Depth(deep=deep, keys=keys), output)
 
 
 def _local(destination: str) -> Path:

@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from securetrain.api.names import model_dek_context
 from securetrain.cli import render
+from securetrain.cli.owner_keys import model_key
 from securetrain.cli.render import Output, OutputOption
 from securetrain.cli.user_files import read_text
-from securetrain.cli.vault_env import client_from_env
 from securetrain.errors import ExitCode, InvalidInput, ModelCorrupt, OutputExists
 from securetrain.sealed.files import read, write_new
 from securetrain.sealed.model import (
@@ -32,9 +31,7 @@ from securetrain.sealed.model import (
 )
 from securetrain.sealed.strict_json import load
 from securetrain.sealed.weights import open_weights
-from securetrain.secret import Secret
 from securetrain.signing.verify import VerifiedModel, verify_model
-from securetrain.vault.custody import Custodian
 
 FolderArgument = Annotated[Path, typer.Argument(help="The model's folder.")]
 
@@ -111,22 +108,14 @@ def open_model(
     folder = _folder(folder)
     manifest = parse_model(read(folder, MODEL_FILE, MAX_MODEL_BYTES))
     sealed = read(folder, manifest.weights.path, MAX_WEIGHTS_BYTES, ModelCorrupt)
-    weights = open_weights(manifest, sealed, _dek(folder))
+    key = parse_key(read(folder, KEY_FILE, MAX_KEY_BYTES))
+    weights = open_weights(manifest, sealed, model_key(manifest, key))
     if dest.suffix == ".keras":
         _export(folder, manifest, weights, dest)
     else:
         write_new(dest, weights)
     size = dest.stat().st_size
     render.emit(output, {"path": str(dest), "bytes": size}, Text(f"{dest} {size} bytes, plaintext"))
-
-
-def _dek(folder: Path) -> Secret:
-    key = parse_key(read(folder, KEY_FILE, MAX_KEY_BYTES))
-    with client_from_env() as client:
-        custodian = Custodian(client, key.mount, key.kek)
-        return custodian.open_model_key(
-            key.wrapped, model_dek_context(key.job_uid, key.policy_sha256)
-        )
 
 
 def _export(folder: Path, manifest: ModelManifest, weights: bytes, dest: Path) -> None:

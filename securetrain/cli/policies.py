@@ -11,7 +11,8 @@ import typer
 from pydantic import ValidationError
 
 from securetrain.api.gateway import MAX_POLICY_BYTES
-from securetrain.cli import render
+from securetrain.api.rules import METRICS
+from securetrain.cli import policy_text, render
 from securetrain.cli.groups import new_app
 from securetrain.cli.manifests import namespace_of, parse_gate, parse_spec, read_job
 from securetrain.cli.render import Output, OutputOption
@@ -19,6 +20,7 @@ from securetrain.errors import InvalidInput, ManifestInvalid, PolicyDenied
 from securetrain.sealed import strict_json
 from securetrain.sealed.policy import (
     BUILTIN,
+    Denial,
     PolicyRequest,
     RequiredGate,
     UsagePolicy,
@@ -27,6 +29,7 @@ from securetrain.sealed.policy import (
 )
 
 DEFAULT_VALID_DAYS: Final = 365
+SOON_SECONDS: Final = 7 * 24 * 3600
 _OPTION_OF: Final = {
     "namespaces": "--namespace",
     "images": "--image",
@@ -37,18 +40,28 @@ policy_app = typer.Typer(name="policy", help="Check a usage policy.")
 
 
 def register(app: typer.Typer) -> None:
-    """Add `policy check` and `new policy`."""
+    """Add `policy check`, `policy schema` and `new policy`."""
     policy_app.callback()(_policy_group)
     policy_app.command("check")(policy_check)
+    policy_app.command("schema")(policy_schema)
     app.add_typer(policy_app)
     new_app.command("policy")(new_policy)
 
 
 def read_policy(path: Path) -> tuple[bytes, UsagePolicy]:
-    """A policy file that the user names: its bytes and what they say; raises InvalidInput."""
+    """A policy file that the user names, JSON or YAML.
+
+    Returns:
+        The bytes to seal, which for JSON are the file's own, and what they say.
+
+    Raises:
+        InvalidInput: it cannot be read, or is not a policy; the field is named.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_POLICY_BYTES + 1)
+        if path.suffix in policy_text.SUFFIXES:
+            data = policy_text.from_yaml(data)
         return data, parse_policy(data)
     except OSError:
         raise InvalidInput(
@@ -59,7 +72,7 @@ def read_policy(path: Path) -> tuple[bytes, UsagePolicy]:
             "policy",
             str(path),
             f"is not a usage policy: {problem.message.rstrip('.')}",
-            fix="see `securetrain new policy` for one that is",
+            fix="see `securetrain new policy` for one that is, or `securetrain policy schema`",
         ) from None
 
 
@@ -80,8 +93,10 @@ def _policy_group() -> None:
 
 
 def policy_check(
-    file: Annotated[Path, typer.Argument(help="The usage policy, JSON.")],
-    job: Annotated[Path | None, typer.Argument(help="A job that would use the data.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="POLICY", help="The usage policy, JSON or YAML.")],
+    job: Annotated[
+        Path | None, typer.Option("--job", help="A job that would use the data, YAML or JSON.")
+    ] = None,
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="The job's namespace, if it names none.")
     ] = None,
@@ -89,21 +104,64 @@ def policy_check(
 ) -> None:
     """Check a policy, and whether it would let a job use the data (exit 10 if not).
 
-    Network isolation is the operator's to prove, when keys are asked for.
+    Every rule that says no is named, with what the job says and what would pass. Network isolation
+    is the operator's to prove, when keys are asked for.
     """
     policy = read_policy(file)[1]
     denials = check(policy, _request(job, namespace)) if job else ()
-    if denials:
-        raise PolicyDenied(
-            "; ".join(str(denial) for denial in denials),
-            fix="change the job, or ask the data owner",
-        )
+    notes = _notes(policy)
+    value = {
+        "valid": True,
+        "allowed": not denials if job else None,
+        "denials": [_wire(denial) for denial in denials],
+        "notes": notes,
+        "policy": policy.to_wire(),
+    }
     verdict = "allows the job" if job else "is valid"
-    render.emit(
-        output,
-        {"valid": True, "allowed": bool(job) or None, "policy": policy.to_wire()},
-        render.fields([("✓", f"{file} {verdict}"), *describe_policy(policy)]),
-    )
+    rows = [("✓", f"{file} {verdict}"), *describe_policy(policy)]
+    if not denials or output is Output.JSON:
+        render.emit(output, value, render.fields(rows))
+    render.lines(*(f"warning: {note}" for note in notes))
+    if denials:
+        fields = ", ".join(dict.fromkeys(denial.field for denial in denials))
+        render.lines(*(f"✗ {denial}" for denial in denials))
+        rules = ", ".join(dict.fromkeys(denial.rule for denial in denials))
+        raise PolicyDenied(
+            f"the policy does not allow the job, by {rules}.",
+            fix=f"change {fields}, or ask the data owner for another policy",
+        )
+
+
+def policy_schema() -> None:
+    """Print the JSON Schema of usage policies, for editors."""
+    typer.echo(policy_text.schema_text(), nl=False)
+
+
+def _wire(denial: Denial) -> dict[str, str]:
+    return {
+        "rule": denial.rule,
+        "field": denial.field,
+        "said": denial.said,
+        "allowed": denial.allowed,
+    }
+
+
+def _notes(policy: UsagePolicy) -> list[str]:
+    """What is valid, but hardly meant."""
+    left = policy.expires - time.time()
+    notes = []
+    if left <= 0:
+        notes.append(f"notAfter: it ended on {policy.not_after}, so no job gets keys")
+    elif left < SOON_SECONDS:
+        notes.append(f"notAfter: it ends on {policy.not_after}, in less than a week")
+    notes += [
+        f"gates: nothing measures {gate.metric}, so no job can have that gate"
+        for gate in policy.gates
+        if gate.metric not in METRICS
+    ]
+    if not policy.network_isolation:
+        notes.append("networkIsolation: false lets a pod send what it reads anywhere")
+    return notes
 
 
 def new_policy(
@@ -121,9 +179,12 @@ def new_policy(
     valid_days: Annotated[
         int, typer.Option(min=1, max=3650, help="Days until the policy ends.")
     ] = DEFAULT_VALID_DAYS,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="YAML, with a comment for each field.")
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Print a usage policy to start from; it is JSON in either form."""
+    """Print a usage policy to start from; JSON unless --yaml is given."""
     gates = tuple(parse_gate(RequiredGate, text) for text in gate or ())
     ends = datetime.now(UTC) + timedelta(days=valid_days)
     try:
@@ -139,7 +200,9 @@ def new_policy(
         first = error.errors(include_url=False, include_context=False)[0]
         option = _OPTION_OF.get(str(first["loc"][0]), str(first["loc"][0]))
         raise InvalidInput(option, first["input"], "is malformed", fix=first["msg"]) from None
-    typer.echo(strict_json.dump(policy).decode(), nl=False)
+    yaml_wanted = as_yaml and output is Output.TEXT
+    text = policy_text.to_yaml(policy) if yaml_wanted else strict_json.dump(policy).decode()
+    typer.echo(text, nl=False)
 
 
 def _request(job: Path, namespace: str | None) -> PolicyRequest:

@@ -7,6 +7,7 @@ A dataset is a folder:
     shards/<split>-00000-of-00008.tfrecord.sealed
     policy.json                  the owner's usage policy; its bytes bind the data keys as well
     keys.json                    the wrapped data keys; a re-wrap replaces it and policy.json
+    rewrap.json                  only while those two are being replaced: what they will hold
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import AfterValidator, Field, model_validator
 
 from securetrain.api.digest import sha256_hex
-from securetrain.api.gateway import MAX_POLICY_BYTES, Sha256, WrappedDek
+from securetrain.api.gateway import Sha256, WrappedDek
 from securetrain.api.names import Split, key_check_info
 from securetrain.api.types import Model
 from securetrain.errors import ManifestInvalid
-from securetrain.sealed import files, strict_json
+from securetrain.sealed import files, pair, strict_json
+from securetrain.sealed.pair import KEYS_FILE as KEYS_FILE
+from securetrain.sealed.pair import MAX_KEYS_BYTES as MAX_KEYS_BYTES
+from securetrain.sealed.pair import POLICY_FILE as POLICY_FILE
 from securetrain.secret import Secret
 
 DATASET_FILE: Final = "dataset.json"
-POLICY_FILE: Final = "policy.json"
-KEYS_FILE: Final = "keys.json"
 SHARD_FOLDER: Final = "shards"
 
 CIPHER: Final = "AES256_GCM_HKDF_1MB"
 RECORDS: Final = "tf.train.Example"
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
-MAX_KEYS_BYTES: Final = 1 << 14
 MAX_LINE_BYTES: Final = 512
 MAX_SHARDS: Final = 100_000
 MAX_SHARD_BYTES: Final = 1 << 27
@@ -267,8 +268,8 @@ def load_dataset(folder: Path) -> SealedDataset:
     """
     manifest_bytes = files.read(folder, DATASET_FILE, MAX_MANIFEST_BYTES)
     manifest = parse_manifest(manifest_bytes)
-    policy_bytes = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
-    keys = parse_keys(files.read(folder, KEYS_FILE, MAX_KEYS_BYTES))
+    policy_bytes, keys_bytes = pair.read(folder)
+    keys = parse_keys(keys_bytes)
     indexes = {
         split: parse_index(
             files.read(folder, index_path(split), max_index_bytes(info)), info, split

@@ -16,6 +16,8 @@ from typing import BinaryIO, Final
 
 from securetrain.errors import BadConfiguration, IntegrityError, ManifestInvalid
 
+ANY_SIZE: Final = 1 << 62
+
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -84,6 +86,32 @@ def create(path: Path) -> Iterator[BinaryIO]:
         os.fsync(stream.fileno())
 
 
+def replace(folder: Path, name: str, data: bytes) -> None:
+    """Replace a file by one rename; on return it is on the disk.
+
+    Raises:
+        BadConfiguration: the system does not let us write; the file is as it was.
+    """
+    temporary = folder / f".{name}.partial"
+    try:
+        # Ours from an interrupted write, or a trap: never written through, only removed.
+        temporary.unlink(missing_ok=True)
+        write_new(temporary, data)
+        temporary.replace(folder / name)
+        sync_folder(folder)
+    except OSError as failure:
+        raise _unwritable(folder / name, failure) from None
+
+
+def remove(folder: Path, name: str) -> None:
+    """Remove a file; its absence is on the disk on return, and is no error before."""
+    try:
+        (folder / name).unlink(missing_ok=True)
+        sync_folder(folder)
+    except OSError as failure:
+        raise _unwritable(folder / name, failure) from None
+
+
 def sync_folder(folder: Path) -> None:
     """Have a folder's entries on the disk."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -104,6 +132,13 @@ def _open_below(folder: Path, name: str) -> int:
         return os.open(last, _READ, dir_fd=at)
     finally:
         os.close(at)
+
+
+def _unwritable(path: Path, failure: OSError) -> BadConfiguration:
+    return BadConfiguration(
+        f"{path} cannot be written ({os.strerror(failure.errno or 0)}).",
+        fix="see that you may write there and that there is room, then do the same again",
+    )
 
 
 def _unreadable(name: str, failure: OSError, error: type[IntegrityError]) -> Exception:

@@ -73,12 +73,15 @@ class UsagePolicy(Model):
 
     format: Literal["securetrain/policy/v1"]
     namespaces: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+    """Namespaces whose jobs may train with the data."""
     images: Annotated[tuple[PolicyImage, ...], Field(min_length=1, max_length=64)]
     """Digests of train images, or `builtin` for the operator's own."""
     output_keks: Annotated[tuple[KekName, ...], Field(min_length=1, max_length=64)]
     """KEKs that may protect a model that was trained with this data."""
     gates: Annotated[tuple[RequiredGate, ...], Field(max_length=64)] = ()
+    """Gates that every job must have, at least as strict."""
     not_after: Rfc3339
+    """When the permission ends, in UTC; there is always an end."""
     network_isolation: bool = True
     """The pod must be cut off from every network but the key gateway, Vault and DNS."""
 
@@ -116,6 +119,8 @@ class Denial:
 
     rule: str
     """Field of the policy."""
+    field: str
+    """What would have to change: a field of the job, or what stands around it."""
     said: str
     """What the job wants."""
     allowed: str
@@ -137,21 +142,27 @@ def check(policy: UsagePolicy, request: PolicyRequest) -> tuple[Denial, ...]:
 
 def _denials(policy: UsagePolicy, request: PolicyRequest) -> Iterator[Denial]:
     if request.namespace not in policy.namespaces:
-        yield Denial("namespaces", request.namespace, _any_of(policy.namespaces))
+        yield Denial(
+            "namespaces", "metadata.namespace", request.namespace, _any_of(policy.namespaces)
+        )
     if not _image_allowed(policy, request):
-        yield Denial("images", request.image, _any_of(policy.images))
+        yield Denial("images", "spec.pod.image", request.image, _any_of(policy.images))
     if request.output_kek not in policy.output_keks:
-        yield Denial("outputKeks", request.output_kek, _any_of(policy.output_keks))
+        yield Denial(
+            "outputKeks", "spec.output.kek", request.output_kek, _any_of(policy.output_keks)
+        )
     for gate in policy.gates:
         if not gate.kept_by(request.gates):
             mine = [entry.rule for entry in request.gates if entry.metric == gate.metric]
             said = f"{gate.metric} {' and '.join(mine)}" if mine else f"nothing of {gate.metric}"
-            yield Denial("gates", said, f"{gate.rule} or stricter")
+            yield Denial("gates", "spec.certification.gates", said, f"{gate.rule} or stricter")
     if not request.now < policy.expires:
         now = datetime.fromtimestamp(request.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        yield Denial("notAfter", now, f"use before {policy.not_after}")
+        yield Denial("notAfter", "the time", now, f"use before {policy.not_after}")
     if policy.network_isolation and not request.isolated:
-        yield Denial("networkIsolation", "false", "isolated pods only")
+        yield Denial(
+            "networkIsolation", "NetworkPolicies of the namespace", "false", "isolated pods only"
+        )
 
 
 def _image_allowed(policy: UsagePolicy, request: PolicyRequest) -> bool:

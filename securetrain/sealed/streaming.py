@@ -14,6 +14,7 @@ reused, so a stream of any length costs three MiB of memory.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from io import BytesIO
 from mmap import mmap
 from typing import BinaryIO, Final, Protocol
@@ -35,6 +36,18 @@ KEY: Final = 32
 MAX_SEGMENTS: Final = 1 << 32
 
 _CHANGED: Final = "A sealed file was changed, cut or moved, or is sealed under another key."
+
+
+class Reader(Protocol):
+    """Gives bytes: a binary file, or what wraps one."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill some of `buffer`; returns how many bytes, 0 at the end."""
+        ...
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes."""
+        ...
 
 
 class Writer(Protocol):
@@ -112,11 +125,28 @@ def decrypt_into(
         if len(target) < plain:
             raise ValueError(f"the buffer has {len(target)} bytes, {plain} are needed")
         try:
-            _decrypt_segments(src, sealed, dek, associated_data, target)
+            _decrypt_segments(
+                src, sealed, dek, associated_data, lambda at, size: target[at : at + size]
+            )
         except (ShardCorrupt, InvalidTag):
             target[:plain] = bytes(plain)
             raise ShardCorrupt(_CHANGED) from None
     return plain
+
+
+def verify_stream(src: Reader, sealed: int, dek: Secret, associated_data: bytes) -> None:
+    """Check every tag of a sealed file of exactly `sealed` bytes; keeps no plaintext.
+
+    Raises ShardCorrupt as `decrypt_into`.
+    """
+    plain_size(sealed)
+    scratch = memoryview(bytearray(min(SEGMENT, sealed)))
+    try:
+        _decrypt_segments(src, sealed, dek, associated_data, lambda _, size: scratch[:size])
+    except (ShardCorrupt, InvalidTag):
+        raise ShardCorrupt(_CHANGED) from None
+    finally:
+        scratch[:] = bytes(len(scratch))
 
 
 def encrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
@@ -134,8 +164,13 @@ def decrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
 
 
 def _decrypt_segments(
-    src: BinaryIO, sealed: int, dek: Secret, associated_data: bytes, out: memoryview
+    src: BinaryIO | Reader,
+    sealed: int,
+    dek: Secret,
+    associated_data: bytes,
+    place: Callable[[int, int], memoryview],
 ) -> None:
+    """Decrypt segment by segment; `place` says where the plaintext at an offset goes."""
     header = memoryview(bytearray(HEADER))
     if _fill(src, header) != HEADER or header[0] != HEADER:
         raise ShardCorrupt(_CHANGED)
@@ -148,9 +183,9 @@ def _decrypt_segments(
         if _fill(src, buffer[:size]) != size:
             raise ShardCorrupt(_CHANGED)
         left -= size
-        end = at + size - TAG
-        aead.decrypt_into(_nonce(prefix, index, left == 0), buffer[:size], None, out[at:end])
-        at, index = end, index + 1
+        plain = size - TAG
+        aead.decrypt_into(_nonce(prefix, index, left == 0), buffer[:size], None, place(at, plain))
+        at, index = at + plain, index + 1
     if src.read(1):
         raise ShardCorrupt(_CHANGED)
 
@@ -174,11 +209,11 @@ def _write(dst: Writer, data: bytes | memoryview) -> int:
     return done
 
 
-def _fill(src: BinaryIO, view: memoryview) -> int:
+def _fill(src: BinaryIO | Reader, view: memoryview) -> int:
     """Read until `view` is full or `src` ends; returns the number of bytes read."""
     done = 0
     while done < len(view):
-        chunk = src.readinto(view[done:])  # type: ignore[attr-defined]
+        chunk = src.readinto(view[done:])  # type: ignore[union-attr]  # files have it
         if not chunk:
             break
         done += chunk

@@ -1,29 +1,58 @@
-"""Is a sealed folder whole? Sizes and digests of its files, without any key."""
+"""Is a sealed folder whole? Sizes and digests without any key, and every tag with the keys."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from securetrain.api.names import (
+    Split,
+    model_file_associated_data,
+    shard_associated_data,
+)
 from securetrain.errors import IntegrityError, ModelCorrupt, ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, SealedDataset
-from securetrain.sealed.model import MAX_WEIGHTS_BYTES, SealedWeights
+from securetrain.sealed.model import MAX_WEIGHTS_BYTES, ModelManifest
+from securetrain.sealed.streaming import verify_stream
+from securetrain.secret import Secret
 
 CHUNK: Final = 1 << 20
 
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a sealed file must be."""
+
+    path: str
+    size: int
+    sha256: str
+    associated_data: bytes
+    limit: int
+    error: type[IntegrityError]
+
 
 def check_shards(
-    sealed: SealedDataset, *, deep: bool, on_file: Callable[[], None] = lambda: None
+    sealed: SealedDataset,
+    *,
+    deep: bool,
+    deks: Mapping[Split, Secret] | None = None,
+    on_bytes: OnBytes = lambda size: None,
 ) -> int:
-    """Compare every shard with its index: its size, and with `deep` its digest.
+    """Compare every shard with its index: its size, with `deep` its digest, with keys its tags.
+
+    Each file is read once, in pieces of a MiB.
 
     Args:
         sealed: the dataset.
         deep: read every shard.
-        on_file: called after each shard.
+        deks: its data keys, for `deep`.
+        on_bytes: called with the number of bytes done since the last call.
 
     Returns:
         Bytes of all shards.
@@ -32,36 +61,89 @@ def check_shards(
         ShardCorrupt: names the first shard that is missing or different.
     """
     total = 0
-    for entries in sealed.indexes.values():
-        for entry in entries:
-            expected = entry.sha256 if deep else None
-            _check(sealed.folder, entry.path, entry.bytes, expected, MAX_SHARD_BYTES, ShardCorrupt)
+    for split, entries in sealed.indexes.items():
+        for index, entry in enumerate(entries):
+            bound_to = shard_associated_data(sealed.manifest.id, split, index, len(entries))
+            expected = _Expected(
+                entry.path, entry.bytes, entry.sha256, bound_to, MAX_SHARD_BYTES, ShardCorrupt
+            )
+            _check(sealed.folder, expected, deep, deks[split] if deks else None, on_bytes)
             total += entry.bytes
-            on_file()
     return total
 
 
-def check_weights(folder: Path, weights: SealedWeights, *, deep: bool) -> None:
-    """Compare a model's sealed weights with model.json; raises ModelCorrupt."""
-    expected = weights.sha256 if deep else None
-    _check(folder, weights.path, weights.bytes, expected, MAX_WEIGHTS_BYTES, ModelCorrupt)
+def check_weights(
+    folder: Path,
+    manifest: ModelManifest,
+    *,
+    deep: bool,
+    dek: Secret | None = None,
+    on_bytes: OnBytes = lambda size: None,
+) -> None:
+    """Compare a model's sealed weights with model.json, as `check_shards`; raises ModelCorrupt."""
+    weights = manifest.weights
+    bound_to = model_file_associated_data(manifest.id, weights.path)
+    expected = _Expected(
+        weights.path, weights.bytes, weights.sha256, bound_to, MAX_WEIGHTS_BYTES, ModelCorrupt
+    )
+    _check(folder, expected, deep, dek, on_bytes)
 
 
 def _check(
-    folder: Path,
-    path: str,
-    size: int,
-    sha256: str | None,
-    limit: int,
-    error: type[IntegrityError],
+    folder: Path, expected: _Expected, deep: bool, dek: Secret | None, on_bytes: OnBytes
 ) -> None:
-    with files.open_regular(folder, path, limit, error) as (stream, found):
-        if found != size:
-            raise error(f"{path} has {found} bytes, not {size}.", fix="restore it from a copy")
-        if sha256 is None:
+    path, error = expected.path, expected.error
+    with files.open_regular(folder, path, expected.limit, error) as (stream, found):
+        if found != expected.size:
+            raise error(
+                f"{path} has {found} bytes, not {expected.size}.", fix="restore it from a copy"
+            )
+        if not deep:
+            on_bytes(found)
             return
-        digest = hashlib.sha256()
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
+        hashing = _HashingReader(stream, on_bytes)
+        opens = dek is None or _opens(hashing, expected, dek)
+        while hashing.done <= expected.size and hashing.read(CHUNK):
+            pass
+    if hashing.sha256.hexdigest() != expected.sha256:
         raise error(f"{path} is not the file that was sealed.", fix="restore it from a copy")
+    if not opens:
+        raise error(
+            f"{path} does not open: it was not sealed with this key for this place.",
+            fix="restore it, and its index, from a copy",
+        )
+
+
+def _opens(stream: _HashingReader, expected: _Expected, dek: Secret) -> bool:
+    try:
+        verify_stream(stream, expected.size, dek, expected.associated_data)
+    except ShardCorrupt:
+        return False
+    return True
+
+
+class _HashingReader:
+    """Hashes what is read on its way from a file."""
+
+    def __init__(self, stream: BinaryIO, on_bytes: OnBytes) -> None:
+        self._stream = stream
+        self._on_bytes = on_bytes
+        self.sha256 = hashlib.sha256()
+        self.done = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of `buffer`."""
+        size: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        self._took(buffer[:size])
+        return size
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes."""
+        data = self._stream.read(size)
+        self._took(data)
+        return data
+
+    def _took(self, data: bytes | memoryview) -> None:
+        self.sha256.update(data)
+        self.done += len(data)
+        self._on_bytes(len(data))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from securetrain.errors import (
     GrantLost,
+    KeyRevoked,
     SecuretrainError,
     VaultClockSkew,
     VaultDenied,
@@ -48,9 +49,9 @@ _PHRASES: Final[tuple[tuple[str, type[SecuretrainError], str, str], ...]] = (
     ("could not be found", VaultMisconfigured, "has no such role", SETUP),
     (
         "disallowed by policy (too old)",
-        VaultMisconfigured,
-        "does not open this old version of the KEK any more",
-        "lower the KEK's min_decryption_version, or seal the dataset again",
+        KeyRevoked,
+        "does not open what this old version of the KEK wrapped: its owner revoked it",
+        "ask the data owner for the keys.json and policy.json that are valid now",
     ),
     (
         "version is too new",

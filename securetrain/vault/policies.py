@@ -72,9 +72,10 @@ path "{pki}/issue/{role}" {{
 
 
 def owner_policy(transit: str, dataset_keks: Sequence[str], model_keks: Sequence[str]) -> str:
-    """Policy `st-owner-<ns>` for people who own data.
+    """Policy `st-owner-<ns>` for people who own data: seal, open, re-wrap and revoke.
 
     `update` and never `create`, since encrypting with a KEK that does not exist would make it.
+    Versions can be made and cut off, but not destroyed: see `shred_policy`.
     """
     rules = [
         f"""\
@@ -94,6 +95,37 @@ path "{transit}/keys/{kek}" {{
 """
         for kek in (*dataset_keks, *model_keks)
     ]
+    rules += [_rotation(transit, kek, ("min_decryption_version",)) for kek in dataset_keks]
+    return "\n".join(rules)
+
+
+def shred_policy(transit: str, dataset_keks: Sequence[str]) -> str:
+    """Policy `st-shred-<ns>`: destroy old versions of dataset KEKs, for ever.
+
+    It is apart from the owner's, to be attached to a login for that one act.
+    """
+    bounds = ("min_decryption_version", "min_encryption_version")
+    rules = [
+        f"""\
+path "{transit}/keys/{kek}" {{
+  capabilities = ["read"]
+}}
+
+path "{transit}/decrypt/{kek}" {{
+  capabilities = ["update"]
+}}
+
+path "{transit}/keys/{kek}/trim" {{
+  capabilities        = ["update"]
+  required_parameters = ["min_available_version"]
+  allowed_parameters  = {{
+    "min_available_version" = []
+  }}
+}}
+"""
+        for kek in dataset_keks
+    ]
+    rules += [_rotation(transit, kek, bounds) for kek in dataset_keks]
     return "\n".join(rules)
 
 
@@ -120,6 +152,24 @@ path "{transit}/decrypt/{kek}" {{
   }}
   min_wrapping_ttl    = "{MIN_WRAPPING_TTL}"
   max_wrapping_ttl    = "{MAX_WRAPPING_TTL}"
+}}
+"""
+
+
+def _rotation(transit: str, kek: str, bounds: Sequence[str]) -> str:
+    """Make a new version of a KEK, and say which versions count; nothing else of its settings."""
+    allowed = "\n".join(f'    "{bound}" = []' for bound in bounds)
+    return f"""\
+path "{transit}/keys/{kek}/rotate" {{
+  capabilities = ["update"]
+}}
+
+path "{transit}/keys/{kek}/config" {{
+  capabilities        = ["update"]
+  required_parameters = ["min_decryption_version"]
+  allowed_parameters  = {{
+{allowed}
+  }}
 }}
 """
 

@@ -198,6 +198,7 @@ def wanted_policies(request: SetupRequest) -> dict[str, str]:
     return {
         **texts,
         f"st-owner-{request.namespace}": policies.owner_policy(*keys),
+        f"st-shred-{request.namespace}": policies.shred_policy(*keys[:2]),
         SIGN_ROLE: policies.signing_policy(request.transit_mount, request.signing_key),
         GATEWAY_ROLE: policies.gateway_policy(request.pki_mount, request.pki_role),
     }

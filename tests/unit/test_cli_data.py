@@ -103,65 +103,6 @@ def test_a_bug_is_one_line_without_what_it_was_given(
     assert "Traceback" in run(capsys, "inspect", tmp_path)[2]
 
 
-def test_new_policy_is_valid_and_asks_for_all_it_was_told(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    options = ["--namespace", "a", "--namespace", "b", "--output-kek", "k", "--gate", "loss<=0.10"]
-    code, out, _ = run(capsys, "new", "policy", *options)
-    assert code == 0
-    policy = json.loads(out)
-    assert policy["namespaces"] == ["a", "b"]
-    assert policy["images"] == ["builtin"]
-    assert policy["gates"] == [{"metric": "loss", "max": "0.10"}]
-    assert policy["networkIsolation"] is True
-    (tmp_path / "p.json").write_text(out)
-    assert run(capsys, "policy", "check", tmp_path / "p.json")[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--namespace", "A"), ("--output-kek", "../x"), ("--image", "latest"), ("--gate", "accuracy")],
-)
-def test_new_policy_names_the_wrong_option(
-    capsys: pytest.CaptureFixture[str], option: str, value: str
-) -> None:
-    good = {"--namespace": "a", "--output-kek": "k", option: value}
-    arguments = [part for pair in good.items() for part in pair]
-    code, out, err = run(capsys, "new", "policy", *arguments)
-    assert (code, out) == (ExitCode.CONFIGURATION, "")
-    assert err.startswith(f"error: {option}")
-
-
-def test_policy_check_of_a_job(capsys: pytest.CaptureFixture[str], policy: Path, job: Path) -> None:
-    code, out, _ = run(capsys, "policy", "check", policy, job)
-    assert code == 0
-    assert "allows the job" in out
-    job.write_text(JOB.replace("team-a-models", "mine").replace("team-a}", "team-b}"))
-    code, out, err = run(capsys, "policy", "check", policy, job)
-    assert (code, out) == (ExitCode.REFUSED, "")
-    assert "namespaces: the job says team-b" in err
-    assert "outputKeks: the job says mine" in err
-    assert run(capsys, "policy", "check", policy, job, "--output", "json")[0] == ExitCode.REFUSED
-
-
-def test_policy_check_needs_a_namespace(
-    capsys: pytest.CaptureFixture[str], policy: Path, job: Path
-) -> None:
-    job.write_text(JOB.replace(", namespace: team-a", ""))
-    assert run(capsys, "policy", "check", policy, job)[0] == ExitCode.CONFIGURATION
-    assert run(capsys, "policy", "check", policy, job, "-n", "team-a")[0] == 0
-    assert run(capsys, "policy", "check", policy, job, "-n", "team-b")[0] == ExitCode.REFUSED
-
-
-def test_a_misspelt_policy_is_the_users_mistake(
-    capsys: pytest.CaptureFixture[str], policy: Path
-) -> None:
-    policy.write_text(policy.read_text().replace("outputKeks", "outputKek"))
-    code, _, err = run(capsys, "policy", "check", policy)
-    assert code == ExitCode.CONFIGURATION
-    assert "outputKek: unknown field" in err
-
-
 def test_inspect_a_dataset(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     written, _, _ = sealed_dataset(tmp_path)
     code, out, _ = run(capsys, "inspect", written.folder, "--deep")

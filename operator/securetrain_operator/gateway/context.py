@@ -13,6 +13,7 @@ from securetrain.api.types import JobSpec
 from securetrain.errors import (
     GrantLost,
     IntegrityError,
+    KeyRevoked,
     NotOurPod,
     PolicyDenied,
     SecuretrainError,
@@ -38,7 +39,7 @@ from securetrain_operator.ports import (
 )
 from securetrain_operator.settings import Settings
 
-FATAL: Final = (PolicyDenied, IntegrityError, GrantsExhausted, RecordFull)
+FATAL: Final = (PolicyDenied, KeyRevoked, IntegrityError, GrantsExhausted, RecordFull)
 """What an attested pod may bring on its own job; all else is waited for or the pod's own affair."""
 
 

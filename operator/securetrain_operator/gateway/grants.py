@@ -63,7 +63,8 @@ class Grants:
         Raises:
             NotOurPod: the purpose is not the pod's.
             AlreadyGranted: the pod has had its keys.
-            PolicyDenied, ManifestInvalid, DatasetChanged, WrongKey, GrantsExhausted: for good.
+            PolicyDenied, KeyRevoked, ManifestInvalid, DatasetChanged, WrongKey, GrantsExhausted:
+                for good.
             GuardMissing, VaultSealed, VaultUnavailable, …: nothing was granted; ask again.
             GrantLost: Vault may have issued tokens; only a new pod can ask again.
         """

@@ -1,0 +1,133 @@
+"""policy.json and keys.json: one thing in two files, read and replaced as one.
+
+Each wrapped key is bound to the policy's bytes, so one file without the other opens nothing. A
+replacement is first written whole into `rewrap.json`, which appears by one rename. From then on it
+counts instead of the two files, until both hold what it says and it is removed. So a crash at any
+moment leaves a dataset that can be read, and the next re-wrap tidies up.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import Base64Bytes
+
+from securetrain.api.gateway import MAX_POLICY_BYTES
+from securetrain.api.types import Model
+from securetrain.errors import BadConfiguration, ManifestInvalid
+from securetrain.sealed import files, strict_json
+
+POLICY_FILE: Final = "policy.json"
+KEYS_FILE: Final = "keys.json"
+PENDING_FILE: Final = "rewrap.json"
+"""There only while the two others are being replaced, or after that was interrupted."""
+
+MAX_KEYS_BYTES: Final = 1 << 14
+MAX_PENDING_BYTES: Final = 2 * (MAX_POLICY_BYTES + MAX_KEYS_BYTES)
+TRIES: Final = 5
+
+
+class Pending(Model):
+    """rewrap.json: the bytes that the two files are about to hold."""
+
+    format: Literal["securetrain/rewrap/v1"]
+    policy: Base64Bytes
+    keys: Base64Bytes
+
+
+def read(folder: Path) -> tuple[bytes, bytes]:
+    """Bytes of policy.json and keys.json that belong together.
+
+    Raises:
+        ManifestInvalid: one of them is missing, a link or too long, or they change all the time.
+        BadConfiguration: they may not be read.
+    """
+    for _ in range(TRIES):
+        if (pending := _pending(folder)) is not None:
+            return pending.policy, pending.keys
+        policy = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
+        keys = files.read(folder, KEYS_FILE, MAX_KEYS_BYTES)
+        # A replacement in between has begun, or has ended and left another policy.
+        if not _exists(folder) and files.read(folder, POLICY_FILE, MAX_POLICY_BYTES) == policy:
+            return policy, keys
+    raise ManifestInvalid(
+        f"{POLICY_FILE} and {KEYS_FILE} change while they are read.",
+        fix="wait until nobody re-wraps the dataset",
+    )
+
+
+def replace(folder: Path, policy: bytes, keys: bytes) -> None:
+    """Replace both files; what was there, or what is new, can be read at every moment."""
+    if policy == files.read(folder, POLICY_FILE, MAX_POLICY_BYTES):
+        files.replace(folder, KEYS_FILE, keys)  # one rename: nothing to tie together
+        return
+    pending = Pending(
+        format="securetrain/rewrap/v1",
+        policy=base64.b64encode(policy),
+        keys=base64.b64encode(keys),
+    )
+    files.replace(folder, PENDING_FILE, strict_json.dump(pending))
+    finish(folder)
+
+
+def finish(folder: Path) -> bool:
+    """Finish a replacement that was interrupted; True if there was one.
+
+    Raises:
+        ManifestInvalid: `rewrap.json` is not what a re-wrap writes.
+    """
+    pending = _pending(folder)
+    if pending is None:
+        return False
+    files.replace(folder, POLICY_FILE, pending.policy)
+    files.replace(folder, KEYS_FILE, pending.keys)
+    files.remove(folder, PENDING_FILE)
+    return True
+
+
+@contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Keep other re-wraps of the dataset off while the block runs.
+
+    A file system that knows no locks, as some network ones, is taken as it is.
+
+    Args:
+        folder: the dataset.
+        name: a file of it that is never replaced.
+
+    Raises:
+        BadConfiguration: another one is under way.
+    """
+    with files.open_regular(folder, name, files.ANY_SIZE, ManifestInvalid) as (stream, _):
+        try:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadConfiguration(
+                f"Another re-wrap of {folder} is under way.", fix="wait until it has ended"
+            ) from None
+        except OSError:  # no locks here: nothing is lost but this courtesy
+            yield
+        else:
+            yield
+
+
+def _exists(folder: Path) -> bool:
+    return os.path.lexists(folder / PENDING_FILE)
+
+
+def _pending(folder: Path) -> Pending | None:
+    if not _exists(folder):
+        return None
+    try:
+        data = files.read(folder, PENDING_FILE, MAX_PENDING_BYTES)
+    except ManifestInvalid:
+        if not _exists(folder):  # it was finished this moment
+            return None
+        raise
+    return strict_json.parse(Pending, data, name=PENDING_FILE, limit=MAX_PENDING_BYTES)
