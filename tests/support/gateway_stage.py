@@ -222,23 +222,27 @@ class Stage:
         return str(self.admin.get(self.job_path(job)).expect()["metadata"]["uid"])
 
     def traces(self, job: str) -> str:
-        """All that a call could leave behind of a job: status, record, Events, audit, wake-ups."""
+        """All that a call could leave behind of a job: status, record, Events, audit."""
         item = self.admin.get(self.job_path(job)).expect()
         uid = item["metadata"]["uid"]
         record = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/{names.launch_record(uid)}"
         query = {"fieldSelector": f"involvedObject.uid={uid}"}
         events = self.admin.call("GET", self.path("events"), query=query).expect()["items"]
         lines = [line for line in self.operator.audit.getvalue().splitlines() if uid in line]
-        woken = self.operator.woken.uids.count(uid)
-        left = [item, self.admin.get(record).expect(), events, lines, woken]
+        left = [item, self.admin.get(record).body, events, lines]
         return json.dumps(left, indent=1, sort_keys=True)
 
     @contextmanager
-    def unharmed(self, *jobs: str) -> Iterator[None]:
-        """Whatever is done within leaves these jobs as they were, to the byte."""
+    def unharmed(self, *jobs: str, woken: bool = False) -> Iterator[None]:
+        """Whatever is done within leaves these jobs as they were, to the byte.
+
+        Nor are they looked at again, unless they may be `woken` to show what their pod waits for.
+        """
         before = {job: self.traces(job) for job in jobs}
+        looks = len(self.operator.woken.uids)
         yield
         assert {job: self.traces(job) for job in jobs} == before
+        assert woken or len(self.operator.woken.uids) == looks
 
 
 def run_of(pod: Object) -> RunSpec:
