@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
+import urllib3
+
 from securetrain.api import names
 from securetrain.api.gateway import RunSpec
 from securetrain.api.names import Purpose
@@ -26,7 +28,9 @@ from support.api import Answer, Api, Object
 from support.played_phases import play
 
 IP: Final = "127.0.0.1"
-LOOK_SECONDS: Final = 0.05
+PODS: Final = "/api/v1/pods"
+OURS: Final = {"labelSelector": names.JOB_UID_LABEL}
+RETRY_SECONDS: Final = 0.05
 LEASE_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 10.0
 LONG_AGO: Final = timedelta(hours=1)
@@ -122,8 +126,8 @@ class PodPlayer:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._ended.set()
-        self._loop.join(STOP_SECONDS)
+        self._ended.set()  # the watch ends by itself, soon
+        self.namespaces.clear()
         for pod in self.pods:
             pod.stop.set()
         for thread in self._threads.values():
@@ -159,15 +163,23 @@ class PodPlayer:
         pod.stop.set()
 
     def _run(self) -> None:
+        """List and watch, as kubelet does; what fails is tried again."""
         while not self._ended.is_set():
-            self._renew_lease()
-            for namespace in sorted(self.namespaces):
-                query = {"labelSelector": names.JOB_UID_LABEL}
-                path = f"/api/v1/namespaces/{namespace}/pods"
-                answer = self._admin.call("GET", path, query=query)
-                for item in answer.body.get("items", ()) if answer.ok else ():
+            with suppress(urllib3.exceptions.HTTPError):
+                self._renew_lease()
+                listed = self._admin.call("GET", PODS, query=OURS).expect()
+                for item in listed["items"]:
                     self._look_at(item)
-            self._ended.wait(LOOK_SECONDS)
+                self._watch(listed["metadata"]["resourceVersion"])
+
+    def _watch(self, version: str) -> None:
+        query = {**OURS, "watch": "true", "resourceVersion": version}
+        query["timeoutSeconds"] = str(int(LEASE_SECONDS))
+        for event in self._admin.stream(PODS, query):
+            if self._ended.is_set() or event["type"] == "ERROR":
+                return
+            if event["type"] != "DELETED":
+                self._look_at(event["object"])
 
     def _renew_lease(self) -> None:
         """What tells the node controller that the node lives."""
@@ -181,11 +193,13 @@ class PodPlayer:
 
     def _look_at(self, item: Object) -> None:
         metadata, phase = item["metadata"], item.get("status", {}).get("phase")
-        thread = self._threads.get(metadata["uid"])
-        if thread is None and not metadata.get("deletionTimestamp") and phase == "Pending":
+        if metadata["namespace"] not in self.namespaces:
+            return
+        known = metadata["uid"] in self._threads
+        if metadata.get("deletionTimestamp"):
+            self._finish_deletion(metadata["uid"])
+        elif not known and phase == "Pending":
             self._start(item)
-        elif metadata.get("deletionTimestamp"):
-            self._finish_deletion(metadata, thread)
 
     def _start(self, item: Object) -> None:
         metadata = item["metadata"]
@@ -214,15 +228,18 @@ class PodPlayer:
         self._threads[pod.uid] = thread
         thread.start()
 
-    def _finish_deletion(self, metadata: Object, thread: threading.Thread | None) -> None:
+    def _finish_deletion(self, uid: str) -> None:
         """End the container, then let the pod go, as kubelet does."""
-        pod = next((p for p in self.pods if p.uid == metadata["uid"]), None)
-        if pod is None or pod.exit_code == -1:
+        pod = next((p for p in self.pods if p.uid == uid), None)
+        if pod is None or pod.exit_code == -1 or pod.stop.is_set():
             return
         pod.stop.set()
-        if thread is None or not thread.is_alive():
-            now = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
-            self._kubelet.delete(pod.path, **now)
+        threading.Thread(target=self._let_go, args=[pod], daemon=True).start()
+
+    def _let_go(self, pod: PlayedPod) -> None:
+        self._threads[pod.uid].join(STOP_SECONDS)
+        now = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
+        self._kubelet.delete(pod.path, **now)
 
 
 class _Kubelet:
@@ -348,7 +365,7 @@ class _Kubelet:
         """Repeat while the node authorizer has not yet heard of the pod's binding."""
         deadline = time.monotonic() + seconds
         while (answer := call()).status == 403 and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(RETRY_SECONDS)
         return answer.expect()
 
 

@@ -127,6 +127,7 @@ def opened(
     namespace: str,
     *,
     guards: bool = False,
+    install: bool = True,
     **settings: Any,
 ) -> Iterator[Stage]:
     """Prepare everything; the operator is not started.
@@ -135,11 +136,13 @@ def opened(
         folder: an empty folder, for the operator's files and the volumes.
         namespace: made here, and watched by this operator only.
         guards: install the chart's admission guards too, until the end.
+        install: False if another stage has put CRD and roles there.
         settings: further settings of the operator.
     """
     admin = Api(control_plane.kubeconfig)
     with ExitStack() as stack:
-        _install(admin, stack, guards=guards)
+        if install:
+            _install(admin, stack, guards=guards)
         make_namespace(admin, namespace)
         for claim in ("datasets", "models"):
             admin.apply(_claim(claim, namespace)).expect()
