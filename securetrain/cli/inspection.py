@@ -13,6 +13,7 @@ from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import MAX_POLICY_BYTES
 from securetrain.api.names import Split
 from securetrain.cli import render
+from securetrain.cli.feature_view import describe_features
 from securetrain.cli.owner_keys import dataset_keys, model_key
 from securetrain.cli.policies import describe_policy
 from securetrain.cli.render import Output
@@ -21,9 +22,7 @@ from securetrain.sealed import files
 from securetrain.sealed.dataset import (
     DATASET_FILE,
     POLICY_FILE,
-    Feature,
     SealedDataset,
-    Task,
     load_dataset,
 )
 from securetrain.sealed.model import (
@@ -86,13 +85,6 @@ def inspect_folder(folder: Path, depth: Depth, output: Output) -> None:
             fix="name the folder of a sealed dataset or model",
         )
     render.emit(output, described.value, render.fields(described.rows))
-
-
-def describe_features(features: Mapping[str, Feature], task: Task) -> str:
-    """Features and task in one line, such as `image uint8 28×28×1 · label 10 classes`."""
-    image = features["image"]
-    shape = "×".join(str(side) for side in image.shape)
-    return f"image {image.dtype} {shape} · label {task.classes} classes"
 
 
 def _dataset(sealed: SealedDataset, depth: Depth, output: Output) -> Description:

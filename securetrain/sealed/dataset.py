@@ -14,20 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import Sha256, WrappedDek
 from securetrain.api.names import Split, key_check_info
 from securetrain.api.types import Model
 from securetrain.errors import ManifestInvalid
+from securetrain.sealed import features as content
 from securetrain.sealed import files, pair, strict_json
+from securetrain.sealed.features import MAX_RECORD_VALUES as MAX_RECORD_VALUES
+from securetrain.sealed.features import Feature as Feature
+from securetrain.sealed.features import Features as Features
+from securetrain.sealed.features import Task as Task
 from securetrain.sealed.pair import KEYS_FILE as KEYS_FILE
 from securetrain.sealed.pair import MAX_KEYS_BYTES as MAX_KEYS_BYTES
 from securetrain.sealed.pair import POLICY_FILE as POLICY_FILE
@@ -43,8 +47,6 @@ MAX_MANIFEST_BYTES: Final = 1 << 20
 MAX_LINE_BYTES: Final = 512
 MAX_SHARDS: Final = 100_000
 MAX_SHARD_BYTES: Final = 1 << 27
-MAX_RECORD_VALUES: Final = 1 << 24
-MAX_CLASSES: Final = 10_000
 MAX_RECORDS: Final = 10**12
 
 UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -52,57 +54,7 @@ RFC3339_UTC: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5
 
 Uuid = Annotated[str, Field(pattern=UUID)]
 Rfc3339 = Annotated[str, Field(pattern=RFC3339_UTC)]
-Dimension = Annotated[int, Field(ge=1, le=65_536)]
-Label = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,128}$")]
-"""No control characters: names of classes are shown on terminals and in reports."""
 RecordCount = Annotated[int, Field(ge=1, le=MAX_RECORDS)]
-
-
-class Feature(Model):
-    """One feature of a record: how its values stand in the tf.train.Example."""
-
-    dtype: Literal["uint8", "int64"]
-    shape: Annotated[tuple[Dimension, ...], Field(max_length=8)]
-    """Dimensions without the batch; empty for a scalar."""
-    encoding: Literal["raw", "int64"]
-    """`raw`: bytes_list with one entry, C order. `int64`: int64_list."""
-
-    @property
-    def values(self) -> int:
-        """Number of values in one record."""
-        return prod(self.shape)
-
-
-def _image_and_label(features: dict[str, Feature]) -> dict[str, Feature]:
-    """What version 1 of the formats knows: an image and its label."""
-    if set(features) != {"image", "label"}:
-        raise ValueError("features must be image and label")
-    image, label = features["image"], features["label"]
-    if (image.dtype, image.encoding, len(image.shape)) != ("uint8", "raw", 3):
-        raise ValueError("the image must be raw uint8 of height, width and channels")
-    if (label.dtype, label.encoding, label.shape) != ("int64", "int64", ()):
-        raise ValueError("the label must be one int64")
-    if image.values > MAX_RECORD_VALUES:
-        raise ValueError(f"an image has more than {MAX_RECORD_VALUES} values")
-    return features
-
-
-Features = Annotated[dict[str, Feature], Field(max_length=2), AfterValidator(_image_and_label)]
-
-
-class Task(Model):
-    """What a model is to learn."""
-
-    kind: Literal["classification"]
-    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
-    labels: Annotated[tuple[Label, ...], Field(max_length=MAX_CLASSES)]
-    """Names of the classes, in their order."""
-
-    @model_validator(mode="after")
-    def _one_name_per_class(self) -> Self:
-        if len(self.labels) != self.classes:
-            raise ValueError(f"there are {len(self.labels)} names for {self.classes} classes")
-        return self
 
 
 class SplitInfo(Model):
@@ -132,6 +84,7 @@ class Manifest(Model):
     def _complete(self) -> Self:
         if set(self.splits) != set(Split):
             raise ValueError(f"splits must be {', '.join(Split)}")
+        content.check(self.features, self.task)
         return self
 
     @property

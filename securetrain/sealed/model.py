@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from securetrain.api.gateway import MountName, RelativePath, Sha256, WrappedKey
 from securetrain.api.types import KekName, Metric, Model, ModelSpec
+from securetrain.sealed import features as content
 from securetrain.sealed import strict_json
-from securetrain.sealed.dataset import Features, Rfc3339, Task
+from securetrain.sealed.dataset import Rfc3339
+from securetrain.sealed.features import Features, Task
 
 MODEL_FILE: Final = "model.json"
 KEY_FILE: Final = "key.json"
@@ -78,6 +80,11 @@ class ModelManifest(Model):
     created: Rfc3339
     metrics: Annotated[tuple[Metric, ...], Field(max_length=64)] = ()
     """Metrics on the validation split, decimals as text."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        content.check(self.features, self.task)
+        return self
 
 
 class KeyFile(Model):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,14 +42,6 @@ class Fractions:
         return cls(*parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """Record numbers of each split, and how many contents lie in more than one of them."""
-
-    records: dict[Split, tuple[int, ...]]
-    duplicates_across: int
-
-
 def content_identity(content_sha256: bytes) -> bytes:
     """Identity of a record that has no group key."""
     return b"content|" + content_sha256
@@ -74,29 +65,3 @@ def split_of(identity: bytes, fractions: Fractions) -> Split:
     if percent < fractions.train + fractions.validation:
         return Split.VALIDATION
     return Split.TEST
-
-
-def assign(
-    identities: Sequence[bytes], contents: Iterable[bytes], fractions: Fractions
-) -> Assignment:
-    """Split a source's records.
-
-    Args:
-        identities: one per record.
-        contents: digest of each record's content, to count what lies on both sides.
-        fractions: sizes of the splits.
-
-    Returns:
-        The splits; inside one, records are in an order that is random to the data yet the same each
-        time, so that no shard holds one class only.
-    """
-    records: dict[Split, list[tuple[bytes, int]]] = {split: [] for split in Split}
-    seen: dict[bytes, Split] = {}
-    across: set[bytes] = set()
-    for number, (identity, content) in enumerate(zip(identities, contents, strict=True)):
-        split = split_of(identity, fractions)
-        records[split].append((hashlib.sha256(place(identity) + content).digest(), number))
-        if seen.setdefault(content, split) != split:
-            across.add(content)
-    ordered = {split: tuple(number for _, number in sorted(of)) for split, of in records.items()}
-    return Assignment(records=ordered, duplicates_across=len(across))

@@ -1,41 +1,44 @@
 """Seals a source into a dataset folder. Plaintext never touches a disk.
 
 All is written into a folder beside the destination, which gets its final name by one rename at the
-very end: a dataset is there whole or not at all. The data keys are wrapped last, bound to the bytes
-of the manifest and of the policy.
+very end: a dataset is there whole or not at all. The manifest comes after all shards, and the data
+keys are wrapped last, bound to the bytes of the manifest and of the policy. Shards are written by
+all cores; each is encrypted as its records are read, so that memory is a matter of records and not
+of shards.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import WrappedDek
 from securetrain.api.names import Split, dek_associated_data, shard_associated_data
 from securetrain.errors import BadConfiguration, InvalidInput, OutputExists
-from securetrain.sealed import dataset, files, strict_json
-from securetrain.sealed.examples import FRAME_BYTES, encode_example, frame
+from securetrain.sealed import dataset, files, parallel, strict_json
+from securetrain.sealed.examples import frame
+from securetrain.sealed.ledger import Places
+from securetrain.sealed.plan import Plan, planned
 from securetrain.sealed.policy import parse_policy
-from securetrain.sealed.sources import ImageSource
-from securetrain.sealed.splits import (
-    Assignment,
-    Fractions,
-    assign,
-    content_identity,
-    group_identity,
-)
+from securetrain.sealed.sources.base import Source, changed
+from securetrain.sealed.splits import Fractions
 from securetrain.sealed.streaming import KEY, encrypt_stream
 from securetrain.secret import Secret
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 DEFAULT_SHARD_BYTES: Final = 16 << 20
 DEFAULT_FRACTIONS: Final = Fractions()
@@ -84,11 +87,11 @@ class Sealed:
     bytes: int
     """Plaintext bytes of all shards."""
     duplicates_across: int
-    """Images that lie in more than one split; only a group key can cause that."""
+    """Contents that lie in more than one split; only a group key can cause that."""
 
 
 def seal(
-    source: ImageSource,
+    source: Source,
     destination: Path,
     options: SealOptions,
     wrapper: KeyWrapper,
@@ -98,41 +101,60 @@ def seal(
 
     Raises:
         ManifestInvalid: the policy is not valid.
-        InvalidInput: a split would be empty, or an option is out of range.
+        InvalidInput: a split would be empty, a record is too long, or an option is out of range.
         OutputExists: the destination exists.
         SecuretrainError: whatever `wrapper` raises; nothing is left behind.
     """
     parse_policy(options.policy)
-    assignment = _assign(source, options)
+    check_free(destination)
+    with planned(source, options.fractions, scratch_folder(destination)) as plan:
+        return seal_planned(plan, destination, options, wrapper, on_progress)
+
+
+def seal_planned(
+    plan: Plan,
+    destination: Path,
+    options: SealOptions,
+    wrapper: KeyWrapper,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Sealed:
+    """Seal what was planned; see `seal`."""
+    parse_policy(options.policy)
+    _check_shard_size(options.shard_bytes)
+    plan.check_complete()
     with _staged(destination) as folder:
-        writer = _Writer(source, folder, options, assignment, on_progress)
+        writer = _Writer(plan, folder, options.shard_bytes, on_progress)
         deks = {split: Secret(os.urandom(KEY)) for split in Split}
         manifest = writer.write_content(deks)
         manifest_bytes = strict_json.dump(manifest)
+        _check_readable(manifest_bytes)
         files.write_new(folder / dataset.DATASET_FILE, manifest_bytes)
         files.write_new(folder / dataset.POLICY_FILE, options.policy)
         digest = sha256_hex(manifest_bytes)
         keys = _wrap(deks, digest, options, wrapper)
         files.write_new(folder / dataset.KEYS_FILE, dataset.dump_keys(keys))
-    return Sealed(destination, manifest, digest, writer.done.bytes, assignment.duplicates_across)
+    across = plan.balance.duplicates_across
+    return Sealed(destination, manifest, digest, writer.done.bytes, across)
 
 
-def _assign(source: ImageSource, options: SealOptions) -> Assignment:
-    contents = tuple(source.contents())
-    if source.groups is None:
-        identities = tuple(content_identity(content) for content in contents)
-    else:
-        identities = tuple(group_identity(group) for group in source.groups)
-    assignment = assign(identities, contents, options.fractions)
-    empty = [split for split in Split if not assignment.records[split]]
-    if empty:
+def _check_shard_size(shard_bytes: int) -> None:
+    if not 1 <= shard_bytes <= MAX_PLAIN_SHARD_BYTES:
+        raise InvalidInput(
+            "--shard-size",
+            shard_bytes,
+            "is out of range",
+            fix=f"use 1 to {MAX_PLAIN_SHARD_BYTES} bytes",
+        )
+
+
+def _check_readable(manifest: bytes) -> None:
+    if len(manifest) > dataset.MAX_MANIFEST_BYTES:
         raise InvalidInput(
             "SRC",
-            len(source),
-            f"records leave nothing for the split {empty[0]}",
-            fix="seal more records or groups, or give that split a larger part with --split",
+            f"{len(manifest)} bytes",
+            "are too many for the names of columns, classes and categories",
+            fix="leave columns out with --ignore NAME, or make them numbers with --numeric NAME",
         )
-    return assignment
 
 
 def _wrap(
@@ -149,29 +171,74 @@ def _wrap(
     }
 
 
+def scratch_folder(destination: Path) -> Path:
+    """The folder beside `destination`, made if it is not there; raises BadConfiguration."""
+    with _writing(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    return destination.parent
+
+
 @contextmanager
-def _staged(destination: Path) -> Iterator[Path]:
-    """A new folder that becomes `destination` on leaving, or vanishes on an error."""
-    _check_free(destination)
-    staging = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.partial"
+def _writing(destination: Path) -> Iterator[None]:
+    """Say in our own words that the system does not let us write."""
     try:
-        (staging / dataset.SHARD_FOLDER).mkdir(parents=True)
-        yield staging
-        files.sync_folder(staging / dataset.SHARD_FOLDER)
-        files.sync_folder(staging)
-        _check_free(destination)
-        staging.rename(destination)
-        files.sync_folder(destination.parent)
+        yield
     except OSError as failure:
         raise BadConfiguration(
             f"{destination} cannot be written ({os.strerror(failure.errno or 0)}).",
             fix="choose a destination that you may write and that has room",
         ) from None
-    finally:
+
+
+@contextmanager
+def _staged(destination: Path) -> Iterator[Path]:
+    """A new folder that becomes `destination` on leaving, or vanishes on an error."""
+    check_free(destination)
+    staging = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.partial"
+    with _writing(destination):
+        _clear_abandoned(destination)
+        (staging / dataset.SHARD_FOLDER).mkdir(parents=True)
+        lock = _locked(staging)
+        try:
+            yield staging
+            files.sync_folder(staging / dataset.SHARD_FOLDER)
+            files.sync_folder(staging)
+            check_free(destination)
+            staging.rename(destination)
+            files.sync_folder(destination.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            os.close(lock)
+
+
+def _clear_abandoned(destination: Path) -> None:
+    """Remove what a seal to the same place left when it was killed: nobody has its keys."""
+    for staging in destination.parent.glob(f".{_literal(destination.name)}.????????.partial"):
+        try:
+            lock = _locked(staging)
+        except OSError:
+            continue  # its writer lives, or it is no folder
         shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
 
 
-def _check_free(destination: Path) -> None:
+def _locked(folder: Path) -> int:
+    """A descriptor that holds the folder's lock; the system lets go of it when we die."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
+
+
+def check_free(destination: Path) -> None:
+    """Raise OutputExists if there is something at the destination."""
     if os.path.lexists(destination):
         raise OutputExists(
             f"DEST: {str(destination)!r} exists.",
@@ -184,83 +251,135 @@ class _Writer:
 
     def __init__(
         self,
-        source: ImageSource,
+        plan: Plan,
         folder: Path,
-        options: SealOptions,
-        assignment: Assignment,
+        shard_bytes: int,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._source = source
+        self._plan = plan
         self._folder = folder
-        self._assignment = assignment
+        self._shard_bytes = shard_bytes
         self._on_progress = on_progress
         self._id = str(uuid.uuid4())
-        self._per_shard = _records_per_shard(source, options.shard_bytes)
+        self._lock = threading.Lock()
         self.done = Progress(0, 0)
 
     def write_content(self, deks: dict[Split, Secret]) -> dataset.Manifest:
         """Write all shards and indexes; returns dataset.json."""
+        source = self._plan.source
         return dataset.Manifest(
             format="securetrain/dataset/v1",
             id=self._id,
             created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             records=dataset.RECORDS,
             cipher=dataset.CIPHER,
-            features=self._source.features,
-            task=self._source.task,
+            features=dict(source.features),
+            task=source.task,
             splits={split: self._write_split(split, deks[split]) for split in Split},
         )
 
     def _write_split(self, split: Split, dek: Secret) -> dataset.SplitInfo:
-        index = b"".join(strict_json.dump_line(entry) for entry in self._shards(split, dek))
+        places = self._plan.ledger.places(split)
+        ranges = places.cut(self._shard_bytes)
+        _check_count(len(ranges))
+
+        def write(index: int) -> dataset.ShardEntry:
+            bound_to = shard_associated_data(self._id, split, index, len(ranges))
+            path = dataset.shard_path(split, index, len(ranges))
+            return self._write_shard(path, places, ranges[index], dek, bound_to)
+
+        workers = parallel.workers_for(self._plan.ledger.largest)
+        shards = parallel.in_order(write, range(len(ranges)), workers)
+        index = b"".join(strict_json.dump_line(entry) for entry in shards)
         files.write_new(self._folder / dataset.index_path(split), index)
         return dataset.SplitInfo(
-            records=len(self._assignment.records[split]),
-            shards=self._count(split),
+            records=len(places),
+            shards=len(ranges),
             index_sha256=sha256_hex(index),
             key_check=dataset.key_check(dek, self._id, split),
         )
 
-    def _shards(self, split: Split, dek: Secret) -> Iterator[dataset.ShardEntry]:
-        numbers, count = self._assignment.records[split], self._count(split)
-        for index in range(count):
-            # Even parts: shard sizes differ by one record at most.
-            part = numbers[len(numbers) * index // count : len(numbers) * (index + 1) // count]
-            path = dataset.shard_path(split, index, count)
-            bound_to = shard_associated_data(self._id, split, index, count)
-            yield self._write_shard(path, part, dek, bound_to)
-
     def _write_shard(
-        self, path: str, numbers: tuple[int, ...], dek: Secret, associated_data: bytes
+        self,
+        path: str,
+        places: Places,
+        part: tuple[int, int],
+        dek: Secret,
+        associated_data: bytes,
     ) -> dataset.ShardEntry:
-        plain = io.BytesIO()
-        for number in numbers:
-            plain.write(frame(encode_example(self._source.record(number))))
-        size = plain.tell()
-        plain.seek(0)
+        plain = _Frames(self._plan, places.of(*part), self._advance)
         with files.create(self._folder / path) as stream:
             hashing = _Hashing(stream)
-            sealed = encrypt_stream(plain, hashing, dek, associated_data)
-        self.done = Progress(self.done.records + len(numbers), self.done.bytes + size)
-        self._on_progress(self.done)
+            sealed = encrypt_stream(cast(BinaryIO, plain), hashing, dek, associated_data)
         return dataset.ShardEntry(
-            path=path, records=len(numbers), bytes=sealed, sha256=hashing.sha256.hexdigest()
+            path=path, records=part[1] - part[0], bytes=sealed, sha256=hashing.sha256.hexdigest()
         )
 
-    def _count(self, split: Split) -> int:
-        return -(-len(self._assignment.records[split]) // self._per_shard)
+    def _advance(self, records: int, size: int) -> None:
+        with self._lock:
+            self.done = Progress(self.done.records + records, self.done.bytes + size)
+            self._on_progress(self.done)
 
 
-def _records_per_shard(source: ImageSource, shard_bytes: int) -> int:
-    if not 1 <= shard_bytes <= MAX_PLAIN_SHARD_BYTES:
+def _check_count(shards: int) -> None:
+    if shards > dataset.MAX_SHARDS:
         raise InvalidInput(
             "--shard-size",
-            shard_bytes,
-            "is out of range",
-            fix=f"use 1 to {MAX_PLAIN_SHARD_BYTES} bytes",
+            f"{shards} shards",
+            f"are more than {dataset.MAX_SHARDS} in one split",
+            fix="make shards larger",
         )
-    highest = {**source.record(0), "label": source.task.classes - 1}
-    return max(1, shard_bytes // (len(encode_example(highest)) + FRAME_BYTES))
+
+
+class _Frames(io.RawIOBase):
+    """The frames of some records as a stream: a record is read when its turn comes."""
+
+    REPORT: Final = 1 << 20
+    """Bytes after which progress is told."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        places: list[tuple[int, int, int]],
+        advance: Callable[[int, int], None],
+    ) -> None:
+        super().__init__()
+        self._plan = plan
+        self._places = iter(places)
+        self._advance = advance
+        self._rest = memoryview(b"")
+        self._records = self._bytes = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill `buffer` as far as there are records; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view) and (self._rest or self._next()):
+            part = self._rest[: len(view) - done]
+            view[done : done + len(part)] = part
+            self._rest = self._rest[len(part) :]
+            done += len(part)
+        return done
+
+    def _next(self) -> bool:
+        row = next(self._places, None)
+        if row is None or self._bytes >= self.REPORT:
+            self._advance(self._records, self._bytes)
+            self._records = self._bytes = 0
+        if row is None:
+            return False
+        where, span, size = row
+        example = self._plan.read(where, span)
+        if len(example) != size:
+            raise changed("a record")
+        self._rest = memoryview(frame(example))
+        self._records += 1
+        self._bytes += len(self._rest)
+        return True
 
 
 class _Hashing:

@@ -22,12 +22,12 @@ from securetrain.sealed.dataset import Manifest, Task, load_dataset
 from securetrain.sealed.sources import ImageSource
 from securetrain.sealed.writer import SealOptions, seal
 from securetrain_trainer import models
-from securetrain_trainer.phase import image_shape
+from securetrain_trainer.parse import parser
+from securetrain_trainer.phase import shape_of
 from securetrain_trainer.pipeline import (
     BLOCK,
     CYCLE,
     Batches,
-    parser,
     record_seed,
     shard_order,
 )
@@ -175,7 +175,7 @@ def _epoch(name: str, spec: ModelSpec, read: Twins) -> Contest:
 
 def _trainer(spec: ModelSpec, read: Twins) -> Callable[[Iterable[Any]], float]:
     seed_everything(SEED)
-    model = models.build(spec, image_shape(read.manifest), CLASSES)
+    model = models.build(spec, shape_of(read.manifest), CLASSES)
     step = step_function(model, optimizer_of(SPEC, SPEC.epochs * read.records))
 
     def train(epoch: Iterable[Any]) -> float:

@@ -20,7 +20,8 @@ from securetrain.errors import InvalidInput, ManifestInvalid, ShardCorrupt
 from securetrain.sealed.dataset import SplitInfo, parse_index, parse_keys, parse_manifest
 from securetrain.sealed.model import parse_key, parse_model
 from securetrain.sealed.policy import parse_policy
-from securetrain.sealed.sources import read_npz
+from securetrain.sealed.sources.base import Wishes
+from securetrain.sealed.sources.npz import NpzSource
 from securetrain.sealed.streaming import decrypt_bytes
 from securetrain.secret import Secret
 from support.sealed_folders import repack
@@ -179,4 +180,4 @@ def test_array_headers(tmp_path: Path, draw: st.DataObject) -> None:
     for _ in range(draw.draw(st.integers(1, 4))):
         data[draw.draw(st.integers(0, 127))] = draw.draw(st.integers(0, 255))
     with pytest.raises(InvalidInput):  # there are no labels, whatever the images are
-        read_npz(repack(tmp_path / "a.npz", images=bytes(data)))
+        NpzSource(repack(tmp_path / "a.npz", images=bytes(data)), Wishes())

@@ -10,20 +10,37 @@ from hypothesis import strategies as st
 
 from securetrain.api.names import Split
 from securetrain.errors import InvalidInput
-from securetrain.sealed.splits import Fractions, assign, content_identity, group_identity, split_of
+from securetrain.sealed.ledger import Balance, Ledger
+from securetrain.sealed.sources.base import Record
+from securetrain.sealed.splits import Fractions, group_identity, split_of
 
 RELAXED = settings(deadline=None)
 """A busy machine is no failure."""
-DIGESTS = st.lists(st.binary(min_size=1, max_size=3).map(lambda b: hashlib.sha256(b).digest()))
+CONTENTS = st.lists(st.binary(min_size=1, max_size=3))
+
+
+def assigned(records: list[tuple[str | None, bytes]]) -> tuple[dict[int, Split], Balance]:
+    """The split of each record, a group and a content, and what the ledger counted."""
+    with Ledger(Fractions()) as ledger:
+        for number, (group, content) in enumerate(records):
+            digest = hashlib.sha256(content).digest()
+            ledger.add(Record(b"", digest, 0, group, where=number))
+        places = {split: ledger.places(split) for split in Split}
+        side = {
+            where: split
+            for split, of in places.items()
+            for where, _span, _size in of.of(0, len(of))
+        }
+        return side, ledger.balance(1)
 
 
 def sides(contents: list[bytes]) -> dict[bytes, Split]:
-    assignment = assign([content_identity(c) for c in contents], contents, Fractions())
-    return {contents[n]: split for split, of in assignment.records.items() for n in of}
+    side, _balance = assigned([(None, content) for content in contents])
+    return {contents[number]: split for number, split in side.items()}
 
 
 @RELAXED
-@given(DIGESTS, DIGESTS, st.randoms(use_true_random=False))
+@given(CONTENTS, CONTENTS, st.randoms(use_true_random=False))
 def test_a_record_never_moves_when_others_come_or_the_order_changes(
     contents: list[bytes], more: list[bytes], random: object
 ) -> None:
@@ -35,13 +52,14 @@ def test_a_record_never_moves_when_others_come_or_the_order_changes(
 
 
 @RELAXED
-@given(DIGESTS)
+@given(CONTENTS)
 def test_every_record_is_in_one_split_and_duplicates_on_one_side(contents: list[bytes]) -> None:
     twice = contents * 2
-    assignment = assign([content_identity(c) for c in twice], twice, Fractions())
-    assert assignment.duplicates_across == 0
-    numbers = [n for of in assignment.records.values() for n in of]
-    assert sorted(numbers) == list(range(len(twice)))
+    side, balance = assigned([(None, content) for content in twice])
+    assert balance.duplicates_across == 0
+    assert balance.duplicates == len(twice) - len(set(contents))
+    assert sum(balance.records.values()) == len(twice)
+    assert sorted(side) == list(range(len(twice)))
 
 
 @RELAXED
@@ -51,15 +69,14 @@ def test_groups_stay_together_and_torn_duplicates_are_counted(
 ) -> None:
     identities = [group_identity(group) for group, _ in records]
     contents = [content for _, content in records]
-    assignment = assign(identities, contents, Fractions())
-    side = {n: split for split, of in assignment.records.items() for n in of}
+    side, balance = assigned(list(records))
     assert all(side[n] is split_of(identities[n], Fractions()) for n in side)
     torn = {
         content
         for content in contents
         if len({side[n] for n, other in enumerate(contents) if other == content}) > 1
     }
-    assert assignment.duplicates_across == len(torn)
+    assert balance.duplicates_across == len(torn)
 
 
 def test_the_hash_is_pinned() -> None:

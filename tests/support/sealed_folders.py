@@ -26,7 +26,8 @@ from securetrain.sealed.model import (
     dump_model,
 )
 from securetrain.sealed.policy import UsagePolicy
-from securetrain.sealed.sources import ImageSource, read_npz
+from securetrain.sealed.sources import ImageSource
+from securetrain.sealed.sources.base import numbered
 from securetrain.sealed.strict_json import dump
 from securetrain.sealed.writer import Sealed, SealOptions, seal
 from securetrain.secret import Secret
@@ -60,9 +61,9 @@ def write_npz(path: Path, **arrays: NDArray[np.generic]) -> Path:
 def digits_source(path: Path, records: int = 300, seed: int = 0) -> ImageSource:
     """Random images of 4×3 with three classes."""
     random = np.random.default_rng(seed)
-    images = random.integers(0, 256, (records, 4, 3), dtype=np.uint8)
-    labels = random.integers(0, 3, records, dtype=np.uint8)
-    return read_npz(write_npz(path / f"source-{seed}.npz", images=images, labels=labels))
+    images = random.integers(0, 256, (records, 4, 3, 1), dtype=np.uint8)
+    labels = random.integers(0, 3, records)
+    return ImageSource(images, labels, None, numbered(2, (), field="labels"))
 
 
 def sealed_dataset(

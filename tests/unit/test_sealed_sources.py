@@ -13,11 +13,21 @@ import pytest
 from numpy.typing import NDArray
 
 from securetrain.errors import InvalidInput
-from securetrain.sealed.sources import read_npz
+from securetrain.sealed.examples import parse_example
+from securetrain.sealed.sources import npz
+from securetrain.sealed.sources.base import Record, Wishes
+from securetrain.sealed.sources.npz import NpzSource
 from support.sealed_folders import repack, write_npz
 
 IMAGES: NDArray[Any] = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 LABELS: NDArray[Any] = np.array([0, 1, 2, 1, 0], dtype=np.uint8)
+
+
+def opened(path: Path, **wishes: Any) -> tuple[NpzSource, list[dict[str, Any]], list[Record]]:
+    """The source, its records parsed, and the records as they are."""
+    source = NpzSource(path, Wishes(**wishes))
+    records = list(source.scan())
+    return source, [parse_example(record.example) for record in records], records
 
 
 def npy(array: NDArray[Any]) -> bytes:
@@ -28,34 +38,46 @@ def npy(array: NDArray[Any]) -> bytes:
 
 
 def test_gray_and_colour(tmp_path: Path) -> None:
-    gray = read_npz(write_npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS))
+    gray, parsed, _ = opened(write_npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS))
     assert gray.features["image"].shape == (4, 3, 1)
     assert gray.task.labels == ("0", "1", "2")
-    assert gray.record(1) == {"image": IMAGES[1].tobytes(), "label": 1}
+    assert parsed[1] == {"image": [IMAGES[1].tobytes()], "label": [1]}
     colour = np.repeat(IMAGES[..., np.newaxis], 3, axis=3)
     file = write_npz(
         tmp_path / "b.npz", x=colour, y=LABELS.astype(">i4"), who=np.array(list("aabbc"))
     )
-    source = read_npz(
-        file, images_key="x", labels_key="y", group_key="who", label_names=("cat", "dog", "cow")
+    source, parsed, records = opened(
+        file, images_key="x", label="y", group="who", label_names=("cat", "dog", "cow")
     )
     assert source.features["image"].shape == (4, 3, 3)
-    assert source.groups == ("a", "a", "b", "b", "c")
+    assert [record.group for record in records] == ["a", "a", "b", "b", "c"]
     assert source.task.labels == ("cat", "dog", "cow")
-    assert source.labels.tolist() == LABELS.tolist()
+    assert [record.label for record in records] == LABELS.tolist()
+    assert [example["label"] for example in parsed] == [[label] for label in LABELS.tolist()]
 
 
 def test_compressed_and_fortran_order(tmp_path: Path) -> None:
     file = tmp_path / "a.npz"
     np.savez_compressed(file, images=np.asfortranarray(IMAGES), labels=LABELS)
-    assert np.array_equal(read_npz(file).images[..., 0], IMAGES)
+    _, parsed, _ = opened(file)
+    assert [example["image"] for example in parsed] == [[image.tobytes()] for image in IMAGES]
+
+
+def test_records_come_whole_whatever_fits_into_a_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, who=LABELS)
+    _, whole, _ = opened(file, group="who")
+    for size in (1, 13, 24, 59):
+        monkeypatch.setattr(npz, "CHUNK_BYTES", size)
+        assert opened(file, group="who")[1] == whole
 
 
 def test_contents_ignore_the_label(tmp_path: Path) -> None:
     twice = np.concatenate([IMAGES, IMAGES])
     other = np.concatenate([LABELS, 2 - LABELS])
-    source = read_npz(write_npz(tmp_path / "a.npz", images=twice, labels=other))
-    assert len(set(source.contents())) == 5
+    _, _, records = opened(write_npz(tmp_path / "a.npz", images=twice, labels=other))
+    assert len({record.content for record in records}) == 5
 
 
 @pytest.mark.parametrize(
@@ -74,7 +96,7 @@ def test_contents_ignore_the_label(tmp_path: Path) -> None:
 def test_wrong_arrays(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     arrays = {"images": IMAGES, "labels": LABELS, **changes}
     with pytest.raises(InvalidInput, match=says):
-        read_npz(write_npz(tmp_path / "a.npz", **arrays))
+        opened(write_npz(tmp_path / "a.npz", **arrays))
 
 
 @pytest.mark.parametrize(
@@ -89,18 +111,16 @@ def test_wrong_arrays(tmp_path: Path, changes: dict[str, Any], says: str) -> Non
 def test_wrong_label_names(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
     file = write_npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     with pytest.raises(InvalidInput, match=says):
-        read_npz(file, label_names=names)
+        opened(file, label_names=names)
 
 
 def test_missing_files_and_arrays(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="not a file"):
-        read_npz(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(InvalidInput, match=r"not a \.npz"):
-        read_npz(tmp_path / "text.npz")
+        opened(tmp_path / "text.npz")
     file = write_npz(tmp_path / "a.npz", pictures=IMAGES, labels=LABELS)
     with pytest.raises(InvalidInput, match="which has: pictures, labels"):
-        read_npz(file)
+        opened(file)
 
 
 class Trap:
@@ -119,9 +139,9 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     images[0, 0, 0] = Trap(sprung)
     np.savez(tmp_path / "a.npz", images=images, labels=LABELS[:1])
     with pytest.raises(InvalidInput, match="give images as uint8"):
-        read_npz(tmp_path / "a.npz")
+        opened(tmp_path / "a.npz")
     with pytest.raises(InvalidInput):
-        read_npz(repack(tmp_path / "b.npz", images=pickle.dumps(Trap(sprung))))
+        opened(repack(tmp_path / "b.npz", images=pickle.dumps(Trap(sprung))))
     assert not sprung.exists()
 
 
@@ -145,7 +165,7 @@ def test_lying_headers_allocate_nothing(tmp_path: Path, old: str, new: str) -> N
         data = data.replace(b" " * (len(data) - len(plain)), b"", 1)
     assert data != plain
     with pytest.raises(InvalidInput, match=r"can be read|has the type"):
-        read_npz(repack(tmp_path / "a.npz", images=data, labels=npy(LABELS)))
+        opened(repack(tmp_path / "a.npz", images=data, labels=npy(LABELS)))
 
 
 def test_a_damaged_archive(tmp_path: Path) -> None:
@@ -157,7 +177,7 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
     for at in range(len(whole)):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
-            source = read_npz(file)
+            source, _, _ = opened(file)
         except InvalidInput:
             continue
         assert len(source) == 5

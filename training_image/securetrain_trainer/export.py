@@ -14,6 +14,7 @@ from pathlib import Path
 from securetrain.api.digest import sha256_hex
 from securetrain.errors import ExitCode, ModelCorrupt, SecuretrainError, UsageError
 from securetrain.sealed import files
+from securetrain.sealed.features import input_shape
 from securetrain.sealed.model import MAX_MODEL_BYTES, MAX_WEIGHTS_BYTES, parse_model
 from securetrain_trainer.parameters import check_fits
 
@@ -37,7 +38,7 @@ def export(model_json: Path, weights: bytes, output: Path) -> None:
     manifest = parse_model(files.read(folder, name, MAX_MODEL_BYTES))
     if sha256_hex(weights) != manifest.weights.plaintext_sha256:
         raise ModelCorrupt("the weights are not the ones that model.json names")
-    shape, classes = manifest.features["image"].shape, manifest.task.classes
+    shape, classes = input_shape(manifest.features, manifest.task), manifest.task.classes
     check_fits(manifest.model, shape, classes)
     from securetrain_trainer.models import build, parse_weights, set_weights  # loads TensorFlow
 

@@ -12,10 +12,11 @@ from securetrain.sealed.dataset import SealedDataset
 from securetrain_trainer.evaluate import decimal
 from securetrain_trainer.log import log
 from securetrain_trainer.models import build, dump_weights
-from securetrain_trainer.phase import image_shape
+from securetrain_trainer.phase import shape_of
 from securetrain_trainer.pipeline import Batches
 from securetrain_trainer.ports import Keys, Learned
 from securetrain_trainer.progress import ProgressPoster
+from securetrain_trainer.scale import adapt
 from securetrain_trainer.shards import SealedSplit
 from securetrain_trainer.train import Epoch, Progress, Trained, seed_everything, train
 
@@ -32,12 +33,13 @@ def learn(run: RunSpec, dataset: SealedDataset, keys: Keys, poster: ProgressPost
     """
     seed_everything(run.training.seed)
     manifest, batch = dataset.manifest, run.training.batch_size
-    model = build(run.model, image_shape(manifest), manifest.task.classes)
+    model = build(run.model, shape_of(manifest), manifest.task.classes)
     log("model.built", parameters=int(model.count_params()))
     with (
         Batches(sealed_split(dataset, keys, Split.TRAIN), manifest, batch) as training,
         Batches(sealed_split(dataset, keys, Split.VALIDATION), manifest, batch) as validation,
     ):
+        adapt(model, manifest, training.in_order())
         trained = train(
             model,
             run.training,

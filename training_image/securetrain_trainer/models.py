@@ -19,7 +19,8 @@ import safetensors.numpy
 
 from securetrain.api.types import ModelSpec
 from securetrain.errors import ModelCorrupt
-from securetrain_trainer.parameters import Cnn, check_fits
+from securetrain_trainer.parameters import Cnn, Mlp, check_fits
+from securetrain_trainer.scale import is_scale
 
 Weights = dict[str, npt.NDArray[np.float32]]
 MAX_HEADER: Final = 1 << 20
@@ -30,7 +31,9 @@ def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Any:
 
     Args:
         spec: architecture and parameters.
-        shape: shape of one input, without the batch; [height, width, channels] for `cnn`.
+        shape: shape of one input, without the batch: [height, width, channels] of an image, or
+            [numbers] of a table, which only `mlp` takes. A table's quantities are scaled by what
+            `scale.adapt` sets, and a missing one, NaN, counts as the mean.
         classes: number of classes.
 
     Returns:
@@ -40,17 +43,24 @@ def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Any:
         InvalidInput: a parameter is wrong, or the architecture does not fit the input.
     """
     parameters = check_fits(spec, shape, classes)
-    if isinstance(parameters, Cnn):
-        layers = _cnn(parameters)
-    else:
-        layers = [keras.layers.Flatten(name="flatten")]
-        for number in range(1, parameters.layers + 1):
-            layers.append(
-                keras.layers.Dense(parameters.hidden, activation="relu", name=f"dense_{number}")
-            )
-            layers.append(keras.layers.Dropout(parameters.dropout, name=f"dropout_{number}"))
+    layers = _cnn(parameters) if isinstance(parameters, Cnn) else _mlp(parameters)
     layers.append(keras.layers.Dense(classes, name="logits"))
-    return keras.Sequential([keras.Input(shape, name="input"), *layers], name=spec.architecture)
+    start = keras.Input(shape, name="input")
+    if len(shape) == 3:
+        return keras.Sequential([start, *layers], name=spec.architecture)
+    scaled = keras.layers.Normalization(name="scale")(start)
+    end = keras.ops.where(keras.ops.isnan(scaled), keras.ops.zeros_like(scaled), scaled)
+    for layer in layers:
+        end = layer(end)
+    return keras.Model(start, end, name=spec.architecture)
+
+
+def _mlp(p: Mlp) -> list[Any]:
+    layers: list[Any] = [keras.layers.Flatten(name="flatten")]
+    for number in range(1, p.layers + 1):
+        layers.append(keras.layers.Dense(p.hidden, activation="relu", name=f"dense_{number}"))
+        layers.append(keras.layers.Dropout(p.dropout, name=f"dropout_{number}"))
+    return layers
 
 
 def _cnn(p: Cnn) -> list[Any]:
@@ -83,6 +93,8 @@ def set_weights(model: Any, weights: Mapping[str, npt.NDArray[np.float32]]) -> N
     for layer in model.layers:
         for variable in layer.weights:
             variable.assign(weights[f"{layer.name}/{variable.name}"])
+        if is_scale(layer):
+            layer.finalize_state()
 
 
 def dump_weights(weights: Weights) -> bytes:

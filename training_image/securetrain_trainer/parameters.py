@@ -61,13 +61,20 @@ def check_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Cnn | M
 
     Args:
         spec: architecture and parameters.
-        shape: height, width and channels of an image.
+        shape: height, width and channels of an image, or the numbers of a table's record.
         classes: number of classes.
 
     Raises:
         InvalidInput: it does not, or a parameter is wrong.
     """
     parameters = parameters_of(spec)
+    if isinstance(parameters, Cnn) and len(shape) != 3:
+        raise InvalidInput(
+            "model.architecture",
+            spec.architecture,
+            "is for images, and the dataset is a table",
+            fix="use architecture mlp",
+        )
     if isinstance(parameters, Cnn) and min(shape[:2]) < 4:
         raise InvalidInput(
             "model.architecture",

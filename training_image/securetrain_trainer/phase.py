@@ -15,6 +15,7 @@ from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import MAX_POLICY_BYTES, FileDigest, RunSpec
 from securetrain.errors import ManifestInvalid, ModelCorrupt
 from securetrain.sealed.dataset import POLICY_FILE, Manifest, SealedDataset, load_dataset
+from securetrain.sealed.features import input_shape
 from securetrain.sealed.model import (
     AUDIT_FILE,
     KEY_FILE,
@@ -69,13 +70,13 @@ def open_dataset(run: RunSpec) -> SealedDataset:
             fix="restore the dataset, or make a new job with the digest that is meant",
         )
     check_gates_known(run.gates)
-    check_fits(run.model, image_shape(dataset.manifest), dataset.manifest.task.classes)
+    check_fits(run.model, shape_of(dataset.manifest), dataset.manifest.task.classes)
     return dataset
 
 
-def image_shape(manifest: Manifest) -> tuple[int, ...]:
-    """Height, width and channels of the dataset's images."""
-    return manifest.features["image"].shape
+def shape_of(manifest: Manifest) -> tuple[int, ...]:
+    """Shape of a model's input without the batch: of an image, or of a table's record."""
+    return input_shape(manifest.features, manifest.task)
 
 
 def place_of(run: RunSpec) -> Place:

@@ -9,7 +9,7 @@ parallelism would open all shards at once. Errors name the shard, never a value.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final, Self
 from weakref import WeakSet
 
@@ -17,15 +17,12 @@ import tensorflow as tf
 
 from securetrain.errors import ShardCorrupt
 from securetrain.sealed.dataset import Manifest
+from securetrain_trainer.parse import Batch, batched
 from securetrain_trainer.shards import OpenShards, SealedSplit
 
 CYCLE: Final = 4
 BLOCK: Final = 16
 SHUFFLE_BYTES: Final = 256 << 20
-IMAGE: Final = "image"
-LABEL: Final = "label"
-Batch = tuple[Any, Any]
-"""Images, float32 [n, height, width, channels] in 0…1, and labels, int64 [n]."""
 
 
 def shard_order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
@@ -55,7 +52,7 @@ class Batches:
         self.records = split.records
         self.per_epoch = -(-split.records // batch)
         self._split = split
-        self._parse = parser(manifest)
+        self._manifest = manifest
         self._batch = batch
         self._shards = OpenShards(split)
         self._walks: WeakSet[Generator[Batch, None, None]] = WeakSet()
@@ -124,7 +121,7 @@ class Batches:
         )
         if seed is not None:
             records = records.shuffle(self._buffer(), seed=seed, reshuffle_each_iteration=False)
-        batches = records.batch(self._batch).map(self._parse).prefetch(2)
+        batches = batched(records, self._manifest, self._batch).prefetch(2)
         options = tf.data.Options()
         options.autotune.enabled = False
         options.deterministic = True
@@ -146,23 +143,3 @@ class Batches:
         """Records of the shuffle buffer: all of them if they fit into `SHUFFLE_BYTES`."""
         mean = max(1, self._split.bytes // max(1, self.records))
         return max(1, min(self.records, SHUFFLE_BYTES // mean))
-
-
-def parser(manifest: Manifest) -> Callable[[Any], Batch]:
-    """A function from serialized tf.train.Example [n] to a batch; refuses what does not fit."""
-    shape, classes = manifest.features[IMAGE].shape, manifest.task.classes
-    spec = {
-        IMAGE: tf.io.FixedLenFeature([], tf.string),
-        LABEL: tf.io.FixedLenFeature([], tf.int64),
-    }
-
-    def parse(serialized: Any) -> Batch:
-        parsed = tf.io.parse_example(serialized, spec)
-        labels = parsed[LABEL]
-        in_range = tf.reduce_all((labels >= 0) & (labels < classes))
-        with tf.control_dependencies([tf.debugging.Assert(in_range, ["label out of range"])]):
-            pixels = tf.io.decode_raw(parsed[IMAGE], tf.uint8)
-        images = tf.reshape(pixels, [tf.shape(labels)[0], *shape])
-        return tf.cast(images, tf.float32) / 255.0, labels
-
-    return parse

@@ -10,7 +10,7 @@ from securetrain.sealed.dataset import SealedDataset
 from securetrain.secret import Secret
 from securetrain_trainer.evaluate import Evaluation, measure, predict
 from securetrain_trainer.models import build, parse_weights, set_weights
-from securetrain_trainer.phase import image_shape
+from securetrain_trainer.phase import shape_of
 from securetrain_trainer.pipeline import Batches
 from securetrain_trainer.shards import SealedSplit
 
@@ -32,7 +32,7 @@ def score(spec: ModelSpec, weights: bytes, dataset: SealedDataset, dek: Secret) 
     """
     manifest = dataset.manifest
     classes = manifest.task.classes
-    model = build(spec, image_shape(manifest), classes)
+    model = build(spec, shape_of(manifest), classes)
     set_weights(model, parse_weights(weights, model))
     split = SealedSplit(dataset.folder, manifest.id, Split.TEST, dataset.indexes[Split.TEST], dek)
     with Batches(split, manifest, BATCH) as batches:
