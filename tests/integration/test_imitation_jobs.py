@@ -126,3 +126,37 @@ def check_old_pods(stage: Stage, old: Object, real: Object) -> None:
         with imitating(stage, old, change) as thief, stage.unharmed("remade"):
             answer = call(stage, thief, stage.request(real))
             assert (answer.status, answer.body["reason"]) == (status, reason)
+
+
+def test_a_pod_that_only_carries_a_jobs_labels_is_nothing_to_its_operator(
+    stage: Stage, control_plane: ControlPlane
+) -> None:
+    (real,) = stage.launch("labelled")
+    uid = stage.uid("labelled")
+    stage.reconcile(uid)
+    with (
+        job_controller_asleep(control_plane),
+        imitating(stage, real, lambda pod: pod["metadata"].pop("ownerReferences")) as thief,
+    ):
+        end(stage, thief, ExitCode.INTEGRITY)
+        with stage.unharmed("labelled"):
+            stage.reconcile(uid)
+
+
+def test_a_pod_with_a_forged_owner_changes_neither_record_nor_phase_nor_conditions(
+    stage: Stage, control_plane: ControlPlane
+) -> None:
+    """It counts as an attempt, to the Job controller too: that nobody makes one is a guard's."""
+    (real,) = stage.launch("owned")
+    uid = stage.uid("owned")
+    stage.reconcile(uid)
+
+    def told() -> tuple[object, ...]:
+        status = stage.admin.get(stage.job_path("owned")).expect()["status"]
+        return stage.record("owned"), status["phase"], status["conditions"]
+
+    with job_controller_asleep(control_plane), imitating(stage, real) as thief:
+        end(stage, thief, ExitCode.INTEGRITY)
+        before = told()
+        stage.reconcile(uid)
+        assert told() == before
