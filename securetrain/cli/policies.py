@@ -25,6 +25,7 @@ from securetrain.sealed.policy import (
     RequiredGate,
     UsagePolicy,
     check,
+    fix_of,
     parse_policy,
 )
 
@@ -123,12 +124,11 @@ def policy_check(
         render.emit(output, value, render.fields(rows))
     render.lines(*(f"warning: {note}" for note in notes))
     if denials:
-        fields = ", ".join(dict.fromkeys(denial.field for denial in denials))
         render.lines(*(f"✗ {denial}" for denial in denials))
         rules = ", ".join(dict.fromkeys(denial.rule for denial in denials))
         raise PolicyDenied(
             f"the policy does not allow the job, by {rules}.",
-            fix=f"change {fields}, or ask the data owner for another policy",
+            fix=fix_of(denials),
         )
 
 

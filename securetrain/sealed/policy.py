@@ -140,6 +140,12 @@ def check(policy: UsagePolicy, request: PolicyRequest) -> tuple[Denial, ...]:
     return tuple(_denials(policy, request))
 
 
+def fix_of(denials: Iterable[Denial]) -> str:
+    """What to do about denials."""
+    fields = ", ".join(dict.fromkeys(denial.field for denial in denials))
+    return f"change {fields}, or ask the data owner for another policy"
+
+
 def _denials(policy: UsagePolicy, request: PolicyRequest) -> Iterator[Denial]:
     if request.namespace not in policy.namespaces:
         yield Denial(

@@ -24,7 +24,7 @@ from securetrain.errors import (
     VaultUnavailable,
     WrongKey,
 )
-from securetrain.sealed.policy import PolicyRequest, check, parse_policy
+from securetrain.sealed.policy import PolicyRequest, check, fix_of, parse_policy
 from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core.observed import jobs_enabled
 from securetrain_operator.core.record import LaunchRecord, ModelKey
@@ -131,7 +131,7 @@ class Grants:
             said = "; ".join(map(str, denials))
             raise PolicyDenied(
                 f"the data owner's policy does not allow this job: {said}",
-                fix="change the job, or ask the data owner for another policy",
+                fix=fix_of(denials),
             )
 
     async def _isolated(self, asked: Asked, *, required: bool) -> bool:
