@@ -95,6 +95,8 @@ class Exchange:
         self._writer = writer
         self._upstream = upstream
         self._gone = gone
+        self.muted = False
+        """Nothing is passed on to the client any more."""
 
     async def forward(self) -> None:
         """Pass the request on and its answer back, piece by piece as it comes."""
@@ -108,8 +110,9 @@ class Exchange:
 
     async def send(self, data: bytes) -> None:
         """Send raw bytes to the client."""
-        self._writer.write(data)
-        await self._writer.drain()
+        if not self.muted:
+            self._writer.write(data)
+            await self._writer.drain()
 
     async def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         """An answer of our own; `Retry_After="1"` becomes a header."""
@@ -141,8 +144,9 @@ class Exchange:
 class Upstream:
     """The connection to the server that belongs to one client's connection."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext, name: str) -> None:
         self._address = (host, port)
+        self._name = name
         self._tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -150,7 +154,7 @@ class Upstream:
         """Send a request; the head of the answer, then pieces of the body."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(
-                *self._address, ssl=self._tls, limit=MAX_HEAD
+                *self._address, ssl=self._tls, server_hostname=self._name, limit=MAX_HEAD
             )
         reader, writer = self._streams
         writer.write(request.raw())
@@ -176,8 +180,8 @@ class FaultProxy:
         upstream: `https://host:port` of the server.
         upstream_ca: PEM text of the CA that the server is trusted by.
         server_name: the name in the server's certificate, if it is not the host of `upstream`.
+        pair: the proxy's certificate and key, if not of a CA of its own.
         clients: CA of client certificates, and the key pairs to show upstream by common name.
-        hosts: names in the proxy's certificate.
     """
 
     def __init__(
@@ -186,12 +190,12 @@ class FaultProxy:
         upstream: str,
         upstream_ca: str,
         *,
-        server_name: str = "",
+        server_name: str | None = None,
+        pair: KeyPair | None = None,
         clients: tuple[Path, Mapping[str, KeyPair]] | None = None,
-        hosts: tuple[str, ...] = ("127.0.0.1", "localhost"),
     ) -> None:
         authority = Authority(folder, "fault-proxy-ca")
-        pair = authority.issue("proxy", common_name="proxy", hosts=hosts)
+        pair = pair or authority.issue("proxy", common_name="proxy", hosts=("127.0.0.1",))
         self.ca_file = authority.certificate
         self.rules: list[Rule] = []
         self.open: set[Exchange] = set()
@@ -305,14 +309,13 @@ class FaultProxy:
 
     def _connection(self, login: str) -> Upstream:
         context = ssl.create_default_context(cadata=self._upstream_ca)
-        context.check_hostname = not self._server_name
         if login in self._logins:
             pair = self._logins[login]
             context.load_cert_chain(pair.certificate, pair.key)
         host, port = self._upstream.hostname, self._upstream.port
         assert host is not None
         assert port is not None
-        return Upstream(host, port, context)
+        return Upstream(host, port, context, self._server_name or host)
 
 
 async def _read(reader: asyncio.StreamReader, login: str) -> Request | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from support.fault_proxy import Exchange, Fault, FaultProxy, Matches, Request
 
@@ -85,14 +86,26 @@ async def cut(exchange: Exchange) -> None:
     exchange.drop()
 
 
-def drip(pause: float = 0.05) -> Fault:
-    """Let the server do its work, and pass its answer on byte by byte."""
+def drip(pause: float, size: int = 1) -> Fault:
+    """Let the server do its work, and pass its answer on in drops of `size` bytes."""
 
     async def fault(exchange: Exchange) -> None:
         async for piece in exchange.answer():
-            for number in range(len(piece)):
-                await exchange.send(piece[number : number + 1])
+            for start in range(0, len(piece), size):
+                await exchange.send(piece[start : start + size])
                 await asyncio.sleep(pause)
+
+    return fault
+
+
+def edit(change: Callable[[dict[str, Any]], None]) -> Fault:
+    """Let the server do its work, and change its JSON answer on the way."""
+
+    async def fault(exchange: Exchange) -> None:
+        pieces = [piece async for piece in exchange.answer()]
+        document = json.loads(b"".join(pieces[1:]))
+        change(document)
+        await answer(200, json.dumps(document))(exchange)
 
     return fault
 
@@ -140,6 +153,15 @@ def expire_watches(proxy: FaultProxy, matches: Matches = lambda _: True) -> int:
     return proxy.each_open(lambda request: request.is_watch and matches(request), expire)
 
 
+def silence_watches(proxy: FaultProxy) -> None:
+    """Let the watches under way live on, and pass on nothing that comes."""
+
+    async def mute(exchange: Exchange) -> None:
+        exchange.muted = True
+
+    proxy.each_open(lambda request: request.is_watch, mute)
+
+
 def any_of(choice: random.Random, faults: Sequence[Fault]) -> Fault:
     """One of the faults, by chance, anew for each request."""
 
@@ -150,13 +172,14 @@ def any_of(choice: random.Random, faults: Sequence[Fault]) -> Fault:
 
 
 def write_of(path: str, name: str, method: str = "POST") -> Matches:
-    """Requests that write an object of that name, or of a body that names it."""
+    """Requests that write an object of that name, or of one that is about it."""
 
     def matches(request: Request) -> bool:
         if request.method != method or path not in request.path:
             return False
         metadata = request.json.get("metadata") or {}
-        labels = metadata.get("labels") or {}
-        return name in (metadata.get("name"), *labels.values()) or name in request.path.split("/")
+        about = (request.json.get("involvedObject") or {}).get("name")
+        named = (metadata.get("name"), about, *(metadata.get("labels") or {}).values())
+        return name in named or name in request.path.split("/")
 
     return matches

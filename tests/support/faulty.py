@@ -1,9 +1,11 @@
-"""An operator process whose API server and Vault are reached through fault proxies."""
+"""An operator process that reaches its API server and Vault, and pods theirs, by fault proxies."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,79 +13,98 @@ import yaml
 
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
-from securetrain.vault import setup
+from localcluster.pki import KeyPair
+from securetrain.api.names import Purpose
+from securetrain.vault import pki
 from securetrain.vault.client import VaultClient
-from securetrain.vault.setup_request import SetupRequest
-from support import operator_process
-from support.api import Api, Object
-from support.chart import OPERATOR_NAMESPACE
+from support import stage
 from support.fault_proxy import FaultProxy
-from support.installed import make_namespace
-from support.operator_process import ACCOUNT, GATEWAY_NAME, OperatorProcess
+from support.operator_process import GATEWAY_NAME, OperatorProcess, free_port
+from support.stage import Stage
 
 
-def set_up_vault(openbao: OpenBao, control_plane: ControlPlane, namespace: str) -> None:
-    """`vault setup` for a namespace with KEKs of its own, `<namespace>-digits` and `-models`."""
-    request = SetupRequest(
-        namespace=namespace,
-        dataset_keks=(f"{namespace}-digits",),
-        model_keks=(f"{namespace}-models",),
-        jwt_public_keys=(control_plane.token_public_key,),
-        issuer=control_plane.issuer,
-        operator_subject=f"system:serviceaccount:{OPERATOR_NAMESPACE}:{ACCOUNT}",
-        gateway_names=(GATEWAY_NAME,),
-    )
-    with VaultClient(openbao.address, openbao.ca_pem, token=openbao.root_token) as client:
-        setup.apply(setup.plan(client, request))
+@dataclass(frozen=True)
+class Ways:
+    """The proxies: operator to API server, and operator and pods to Vault.
 
+    Attributes:
+        folder: holds the proxies' own CAs, in `api` and `vault`.
+    """
 
-def make_team(admin: Api, namespace: str) -> None:
-    """A namespace with the claims that jobs name."""
-    make_namespace(admin, namespace)
-    for claim in ("datasets", "models"):
-        admin.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": claim, "namespace": namespace},
-                "spec": {
-                    "accessModes": ["ReadWriteMany"],
-                    "resources": {"requests": {"storage": "1Mi"}},
-                },
-            }
-        ).expect()
+    api: FaultProxy
+    vault: FaultProxy
+    folder: Path
 
 
 @contextmanager
-def proxies(
-    folder: Path, control_plane: ControlPlane, openbao: OpenBao
-) -> Iterator[tuple[FaultProxy, FaultProxy]]:
-    """One proxy before the API server, one before Vault."""
+def opened(
+    control_plane: ControlPlane, openbao: OpenBao, folder: Path, namespace: str, **settings: Any
+) -> Iterator[tuple[Stage, Ways]]:
+    """A guarded stage whose operator, not started yet, goes by proxies."""
     authority = control_plane.ca.read_text()
     with (
         FaultProxy(folder / "api", control_plane.address, authority) as api,
         FaultProxy(folder / "vault", openbao.address, openbao.ca_pem) as vault,
+        stage.opened(control_plane, openbao, folder, namespace, guards=True, **settings) as made,
     ):
-        yield api, vault
+        ways = Ways(api, vault, folder)
+        _divert(made.operator, ways)
+        yield made, ways
 
 
-def prepare(
-    folder: Path,
-    control_plane: ControlPlane,
-    openbao: OpenBao,
-    ways: tuple[FaultProxy, FaultProxy],
-    *namespaces: str,
-    **more: Any,
-) -> OperatorProcess:
-    """An operator as `operator_process.prepare` makes it, that goes by these proxies."""
-    folder.mkdir(exist_ok=True)
-    made = operator_process.prepare(folder, control_plane, openbao, *namespaces, **more)
-    api, vault = ways
-    login: Object = yaml.safe_load(made.kubeconfig.read_text())
-    cluster = {"server": api.url, "certificate-authority": str(api.ca_file)}
+def _divert(operator: OperatorProcess, ways: Ways) -> None:
+    login: Any = yaml.safe_load(operator.kubeconfig.read_text())
+    cluster = {"server": ways.api.url, "certificate-authority": str(ways.api.ca_file)}
     login["clusters"][0]["cluster"] = cluster
-    made.kubeconfig.write_text(yaml.safe_dump(login))
-    settings: Object = yaml.safe_load(made.settings_file.read_text())
-    settings["vaultConnections"][0] |= {"address": vault.url, "ca": vault.ca_pem}
+    operator.kubeconfig.write_text(yaml.safe_dump(login))
+    settings: Any = yaml.safe_load(operator.settings_file.read_text())
+    settings["vaultConnections"][0] |= {"address": ways.vault.url, "ca": ways.vault.ca_pem}
+    operator.settings_file.write_text(yaml.safe_dump(settings))
+
+
+def second(first: OperatorProcess, folder: Path) -> OperatorProcess:
+    """The same operator once more under other ports, as if somebody installed it twice."""
+    folder.mkdir()
+    made = replace(first, folder=folder, gateway_port=free_port(), health_port=free_port())
+    settings: Any = yaml.safe_load(first.settings_file.read_text())
+    settings |= {"gatewayPort": made.gateway_port, "healthPort": made.health_port}
     made.settings_file.write_text(yaml.safe_dump(settings))
+    made.kubeconfig.write_text(first.kubeconfig.read_text())
     return made
+
+
+@contextmanager
+def before_the_gateway(stage: Stage, folder: Path) -> Iterator[FaultProxy]:
+    """A proxy before an operator's gateway, under a certificate that pods trust."""
+    with VaultClient(
+        stage.openbao.address, stage.openbao.ca_pem, token=stage.openbao.root_token
+    ) as client:
+        issued = pki.issue_certificate(client, "securetrain-pki", "gateway", [GATEWAY_NAME])
+    pair = KeyPair(folder / "gateway.crt", folder / "gateway.key")
+    pair.certificate.write_text(issued.chain_pem)
+    pair.key.write_bytes(issued.key.reveal())
+    upstream = f"https://127.0.0.1:{stage.operator.gateway_port}"
+    with FaultProxy(
+        folder / "gateway", upstream, issued.ca_pem, server_name=GATEWAY_NAME, pair=pair
+    ) as proxy:
+        yield proxy
+
+
+def check_trained_once(stage: Stage, name: str, keys: int = 1) -> None:
+    """A job has succeeded, and one pod of each phase had keys, or `keys` pods that train."""
+    assert stage.phase(name) == "Succeeded", stage.job(name)["status"]
+    record = stage.record(stage.job(name)["metadata"]["uid"])
+    assert record is not None
+    for purpose in Purpose:
+        granted = [pod.uid for pod in stage.player.of(name, purpose) if "keys" in pod.stages]
+        assert [grant.pod_uid for grant in record.grants_of(purpose)] == granted
+        assert len(granted) == (keys if purpose is Purpose.TRAIN else 1)
+
+
+def check_words(stage: Stage) -> None:
+    """The operator said nothing unforeseen: no stack trace, no bug, no token."""
+    for line in stage.operator.log.splitlines():
+        assert {"time", "level", "logger", "message"} <= set(json.loads(line))
+    for text in ("Traceback", "reconcile failed", "unexpected", "eyJ", "hvs."):
+        assert text not in stage.operator.log
+        assert text not in stage.operator.output

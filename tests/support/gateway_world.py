@@ -250,7 +250,7 @@ class World:
         } | changes
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    async def client(self, *, request_seconds: float = 2.0) -> AsyncIterator[Client]:
         """The gateway, served over HTTP."""
         gateway = Gateway(
             self.cluster,
@@ -263,7 +263,7 @@ class World:
             self.settings,
             self.clock,
             refusals=lambda refusal: self.refused.append(dict(refusal)),
-            request_seconds=2.0,
+            request_seconds=request_seconds,
         )
         async with TestClient(TestServer(gateway.application())) as http:
             yield Client(self, http)
