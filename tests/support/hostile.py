@@ -23,7 +23,7 @@ import pytest
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import GrantRequest, GrantResponse, KeyGrant, RunSpec
 from securetrain.api.names import RUN_SPEC_ENV, Split, dek_associated_data
-from securetrain.errors import PolicyDenied, WrongKey
+from securetrain.errors import ExitCode, PolicyDenied, SecuretrainError, WrongKey
 from securetrain.sealed.policy import PolicyRequest, check, parse_policy
 from securetrain.secret import Secret
 from securetrain_trainer import __main__ as entry
@@ -109,6 +109,15 @@ class Pod:
 
     _patch: pytest.MonkeyPatch
     _log: Path
+
+    @staticmethod
+    def outcome(phase: Callable[[], Any]) -> tuple[int, str, str]:
+        """The same of a part of a phase, without the entrypoint; what is a bug is raised."""
+        try:
+            phase()
+        except SecuretrainError as error:
+            return error.exit_code, error.reason, str(error)
+        return ExitCode.OK, "", ""
 
     def run(self, run: RunSpec, phase: Callable[[RunSpec], Any]) -> tuple[int, str, str]:
         """Exit code, reason and message."""

@@ -173,6 +173,8 @@ def error_of(answer: Answer) -> SecuretrainError:
     named = _reasons(SecuretrainError).get(reason)
     if named is not None:
         return named(detail)
+    if errors.exit_code_of(reason) == errors.ExitCode.INTEGRITY:  # one of the operator's own
+        return IntegrityError(detail)
     by_status: dict[int, type[SecuretrainError]] = {
         401: GatewayUnavailable,
         403: errors.NotOurPod,
