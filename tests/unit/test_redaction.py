@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from securetrain.vault.answers import parse, refusal
 from securetrain.vault.transport import RawAnswer
 from securetrain_operator.logs import JsonFormatter
 
+ROOT = Path(__file__).parents[2]
 SECRET = "s.9fQ2-plaintext-4711"
 PHRASES = (
     "",
@@ -63,7 +66,13 @@ def test_a_process_that_stays_open_to_others_does_not_start() -> None:
         "harden._prctl = lambda option, value=0: 1\n"
         "harden.harden()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/training_image"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "BadConfiguration" in done.stderr
     assert "cannot protect its memory" in done.stderr
