@@ -97,7 +97,7 @@ def dataset(platform: Platform) -> Path:
 @pytest.fixture(scope="session")
 def victim(platform: Platform, dataset: Path) -> node.RunningPod:
     """A training pod that has its keys, trains for hours, and is left a tenth of a core."""
-    job = sealing.manifest(NAMESPACE, "victim", dataset.name, training=ENDLESS)
+    job = sealing.manifest(NAMESPACE, "victim", dataset.name, training=ENDLESS, pod=sealing.IDLE)
     platform.cluster.kubectl.apply(job)
     ready = "--for=condition=KeysGranted"
     platform.cluster.kubectl("wait", "stj/victim", "-n", NAMESPACE, ready, "--timeout=120s")
@@ -125,10 +125,8 @@ def submitted(
 ) -> None:
     """All jobs that must not succeed, and a second victim, submitted at once."""
     outcomes.submit(platform, dataset)
-    limits = {"cpu": "400m", "memory": "1536Mi"}
-    patched = sealing.manifest(
-        NAMESPACE, "patched", dataset.name, training=ENDLESS, pod={"resources": {"limits": limits}}
-    )
+    slow = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "400m", **sealing.MEMORY}}}
+    patched = sealing.manifest(NAMESPACE, "patched", dataset.name, training=ENDLESS, pod=slow)
     platform.cluster.kubectl.apply(patched)
 
 
