@@ -13,7 +13,7 @@ import pytest
 from localcluster.openbao import OpenBao
 from securetrain.api.digest import sha256_hex
 from securetrain.cli.main import main
-from securetrain.errors import ExitCode, KeyRevoked, SecuretrainError
+from securetrain.errors import ExitCode, KeyRevoked, SecuretrainError, WrongKey
 from securetrain.sealed import pair
 from securetrain.sealed.dataset import KEYS_FILE, POLICY_FILE, load_dataset
 from securetrain.sealed.rewrap import key_place, open_keys, rewrap
@@ -193,7 +193,7 @@ def test_a_crash_leaves_a_readable_dataset_and_the_same_command_ends_it(
     step: str,
     file: str,
 ) -> None:
-    rules = rules_of(notAfter="2040-01-01T00:00:00Z") if file else (data / POLICY_FILE).read_bytes()
+    wanted = rules(2040) if file else (data / POLICY_FILE).read_bytes()
     old = owned_data.copy(data, tmp_path / "old")
     real = getattr(Custodian, step)
 
@@ -204,13 +204,75 @@ def test_a_crash_leaves_a_readable_dataset_and_the_same_command_ends_it(
     with owned.custodian() as kek, monkeypatch.context() as power:
         power.setattr(Custodian, step, cut)
         with pytest.raises(KeyboardInterrupt):
-            rewrap(data, load_dataset(data), kek, policy=rules, revoke=True)
+            rewrap(data, load_dataset(data), kek, policy=wanted, revoke=True)
     assert opens(owned, data) == "yes"
     with owned.custodian() as kek:
-        done = rewrap(data, load_dataset(data), kek, policy=rules, revoke=True)
+        done = rewrap(data, load_dataset(data), kek, policy=wanted, revoke=True)
         assert done.refused_before == done.version == kek.versions().latest
     assert (opens(owned, data), opens(owned, old)) == ("yes", "KeyRevoked")
-    assert (data / POLICY_FILE).read_bytes() == rules
+    assert (data / POLICY_FILE).read_bytes() == wanted
+
+
+def rules(year: int) -> bytes:
+    return rules_of(notAfter=f"{year}-01-01T00:00:00Z")
+
+
+def test_a_pair_put_back_is_not_taken_for_the_newest(
+    owned: Owned, data: Path, tmp_path: Path
+) -> None:
+    """Else whoever keeps the looser one from in between could have it outlive the revocation."""
+    strict = tmp_path / "strict"
+    with owned.custodian() as kek:
+        rewrap(data, load_dataset(data), kek, policy=rules(2040))
+        owned_data.copy(data, strict)
+        rewrap(data, load_dataset(data), kek, policy=rules(2090))
+        loose = owned_data.copy(data, tmp_path / "loose")
+        for name in (POLICY_FILE, KEYS_FILE):
+            (data / name).write_bytes((strict / name).read_bytes())
+        rewrap(data, load_dataset(data), kek, policy=rules(2040), revoke=True)
+    assert [opens(owned, folder) for folder in (data, loose)] == ["yes", "KeyRevoked"]
+
+
+def test_a_rotation_by_somebody_else_does_not_come_between(
+    owned: Owned, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Custodian.rotate
+
+    def twice(kek: Custodian) -> int:
+        mine = real(kek)
+        real(kek)
+        return mine
+
+    monkeypatch.setattr(Custodian, "rotate", twice)
+    with owned.custodian() as kek:
+        done = rewrap(data, load_dataset(data), kek, policy=rules(2040), revoke=True)
+        assert kek.versions().latest == 3
+    assert done.version == done.refused_before == key_place(load_dataset(data)).version == 2
+
+
+def test_a_dataset_that_changed_since_it_was_shown_is_not_wrapped(
+    owned: Owned, data: Path, tmp_path: Path
+) -> None:
+    old, shown = owned_data.copy(data, tmp_path / "old"), load_dataset(data)
+    with owned.custodian() as kek:
+        rewrap(data, shown, kek, policy=rules(2040))
+        with pytest.raises(SecuretrainError, match="changed meanwhile"):
+            rewrap(data, shown, kek)
+        assert kek.versions().latest == 2
+    assert (opens(owned, data), opens(owned, old)) == ("yes", "yes")
+
+
+def test_nothing_is_revoked_before_what_was_written_has_been_read_back(
+    owned: Owned, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(folder: Path, policy: bytes, keys: bytes) -> None:
+        (folder / POLICY_FILE).write_bytes(policy)
+
+    old, sealed = owned_data.copy(data, tmp_path / "old"), load_dataset(data)
+    monkeypatch.setattr(pair, "replace", half)
+    with owned.custodian() as kek, pytest.raises(WrongKey):
+        rewrap(data, sealed, kek, policy=rules(2040), revoke=True)
+    assert opens(owned, old) == "yes"
 
 
 def test_nobody_is_surprised(owned: Owned, data: Path, policy: Path, run: Run) -> None:
@@ -326,8 +388,8 @@ def test_inspect_with_keys_checks_every_tag(owned: Owned, data: Path, run: Run) 
 
 
 def test_inspect_with_keys_finds_a_loosened_policy(owned: Owned, data: Path, run: Run) -> None:
-    rules = (data / POLICY_FILE).read_bytes().replace(b"2099", b"2098")
-    (data / POLICY_FILE).write_bytes(rules)
+    longer = (data / POLICY_FILE).read_bytes().replace(b"2099", b"2098")
+    (data / POLICY_FILE).write_bytes(longer)
     assert run("inspect", data, "--deep")[0] == 0
     code, _, err = run("inspect", data, "--keys")
     assert code == ExitCode.INTEGRITY

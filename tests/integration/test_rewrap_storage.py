@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ def kept(openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     with owned.custodian() as kek:
         rewrap(data, load_dataset(data), kek, policy=rules_of(**STRICT))
     strict = owned_data.copy(data, folder / "strict")
-    for kept in (loose, strict):  # without --revoke an earlier policy stays valid
-        assert owned_before(owned, kept) == 200
+    for earlier in (loose, strict):  # without --revoke an earlier policy stays valid
+        assert asyncio.run(granted(owned, earlier)) == 200
     with owned.custodian() as kek:
         rewrap(data, load_dataset(data), kek, policy=rules_of(**STRICT), revoke=True)
         assert kek.versions().least == 2  # the latest version was this re-wrap's own
@@ -59,15 +60,11 @@ def kept(openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     return Kept(owned, folder, loose, strict, data, other, foreign)
 
 
-def owned_before(owned: Owned, folder: Path) -> int:
-    import asyncio
-
-    async def ask() -> int:
-        world = owned.world(folder.parent)
-        async with world.client() as client:
-            return (await client.grant(world.pod(), **owned_data.asked(folder)))[0]
-
-    return asyncio.run(ask())
+async def granted(owned: Owned, folder: Path) -> int:
+    """Status of a grant for a new job with the dataset in a folder."""
+    world = owned.world(folder.parent)
+    async with world.client() as client:
+        return (await client.grant(world.pod(), **owned_data.asked(folder)))[0]
 
 
 def put(folder: Path, policy: Path | bytes | None = None, keys: Path | bytes | None = None) -> None:
@@ -142,7 +139,7 @@ ATTACKS: dict[str, tuple[Callable[[Path, Kept], None], str]] = {
         lambda f, k: with_keys(
             f, lambda _, key: key.model_copy(update={"kek": k.owned.kek("other")})
         ),
-        "WrongKey|KeyRevoked",
+        "WrongKey",
     ),
     "another KEK's keys under our KEK's name": (foreign_under_our_name, "WrongKey"),
     "another KEK's keys": (lambda f, k: put(f, keys=k.foreign), "WrongKey"),
@@ -160,10 +157,10 @@ async def test_what_storage_puts_back_gets_no_key_and_ends_the_job_by_name(
     async with world.client() as client:
         status, problem = await client.grant(world.pod(), **owned_data.asked(folder))
     assert status in (403, 422)
-    assert problem["reason"] in reason.split("|")
+    assert problem["reason"] == reason
     record = world.record
     assert record.failure is not None
-    assert (record.phase, record.failure.reason) == ("Failed", problem["reason"])
+    assert (record.phase, record.failure.reason) == ("Failed", reason)
     assert "Fix: " in record.failure.message
     assert record.grants == ()
     assert "grant.issued" not in world.kinds
