@@ -207,7 +207,8 @@ def _error_of(error: client.ApiException, what: str) -> Exception:
     if error.status in (401, 403):
         return ClusterDenied(f"you may not touch {what}", fix="ask for the role securetrain-edit")
     if error.status in (400, 422):
-        return BadConfiguration(f"the API server refused {what}: {_message(error)}")
+        said = f"the API server refused {what}: {_message(error)}"
+        return BadConfiguration(said, fix="correct the field that it names")
     return ClusterUnavailable(f"the API server answered {error.status}", fix="try again")
 
 

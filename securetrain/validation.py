@@ -34,8 +34,8 @@ class Problem(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The value as people may see it: cut, on one line, and nothing where it is missing."""
-        if self.message == MISSING:
+        """The value as people may see it: cut, on one line; nothing of a whole document."""
+        if self.message == MISSING or not self.field:
             return ""
         text = repr(self.value)
         return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"

@@ -67,7 +67,8 @@ def parse(model: type[ModelT], data: bytes, *, name: str, limit: int) -> ModelT:
     except ValidationError as error:
         problem = first_problem(error)
         field = problem.field or "the document"
-        raise ManifestInvalid(f"{name}: {field}: {problem.message}.") from None
+        said = " ".join(filter(None, (problem.shown, problem.message)))
+        raise ManifestInvalid(f"{name}: {field}: {said}.") from None
 
 
 def dump(model: Model) -> bytes:

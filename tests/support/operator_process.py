@@ -38,12 +38,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def set_up_vault(openbao: OpenBao, control_plane: ControlPlane, namespace: str) -> None:
-    """What `securetrain vault setup --apply` does."""
+def set_up_vault(
+    openbao: OpenBao, control_plane: ControlPlane, namespace: str, *model_keks: str
+) -> None:
+    """What `securetrain vault setup --apply` does; with further model KEKs."""
     request = SetupRequest(
         namespace=namespace,
         dataset_keks=("app-digits",),
-        model_keks=("app-models",),
+        model_keks=("app-models", *model_keks),
         jwt_public_keys=(control_plane.token_public_key,),
         issuer=control_plane.issuer,
         operator_subject=f"system:serviceaccount:{OPERATOR_NAMESPACE}:{ACCOUNT}",

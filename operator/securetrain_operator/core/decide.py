@@ -21,10 +21,11 @@ from securetrain.errors import SecuretrainError, VaultClockSkew, VaultDenied, Va
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core import diagnose, plan, times, transitions
 from securetrain_operator.core.diagnose import Diagnosis
-from securetrain_operator.core.observed import Child, Job, Observed, claims, wanted
+from securetrain_operator.core.observed import Child, Job, Observed, claimed_by, claims, wanted
 from securetrain_operator.core.plan import Plan
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.core.verdict import GATES_MISSED_FIX, missed_lines
+from securetrain_operator.errors import OutputKekUnusable
 from securetrain_operator.settings import Settings
 
 STOP_GRACE_SECONDS: Final = 60.0
@@ -73,11 +74,12 @@ def refusal(spec: JobSpec, settings: Settings, namespace: str) -> Diagnosis | No
     image = spec.pod.image
     if image is not None and image not in rule.images and image != settings.trainer_image:
         fix = "use the built-in image, or have the platform admin add it to the namespace's images"
-        return Diagnosis("ImageNotAllowed", f"spec.pod.image {image} is not allowed here.", fix)
+        return Diagnosis("ImageNotAllowed", f"spec.pod.image: {image} is not allowed here.", fix)
     for claim in claims(spec):
         if "*" not in rule.claims and claim not in rule.claims:
             fix = "use another claim, or have the platform admin add it to the namespace's claims"
-            return Diagnosis("ClaimNotAllowed", f"claim {claim} is not allowed here.", fix)
+            message = f"{claimed_by(spec, claim)}: claim {claim} is not allowed here."
+            return Diagnosis("ClaimNotAllowed", message, fix)
     return None
 
 
@@ -141,7 +143,10 @@ def _within_starting_deadline(
     if left > 0:
         again = min(left, going.again_after or left)
         return Plan(going.actions, going.waiting, again)
-    message = f"no pod ran within {deadline} s; last: {going.waiting.reason}."
+    message = (
+        f"spec.startingDeadlineSeconds: no pod ran within {deadline} s;"
+        f" last: {going.waiting.reason}."
+    )
     return _fail(Diagnosis("StartingDeadlineExceeded", message, going.waiting.text))
 
 
@@ -197,21 +202,32 @@ def _lacking(observed: Observed, spec: JobSpec, settings: Settings) -> Diagnosis
     if not seen.namespace_enabled:
         return _not_enabled(observed)
     if settings.connection(name) is None:
-        fix = "have the platform admin add it to the operator's settings"
-        return Diagnosis("VaultConnectionUnknown", f"no Vault connection is named {name}.", fix)
+        usable = [c.name for c in settings.vault_connections if c.allows(namespace)]
+        known = f"name one of {', '.join(usable)} in a new job, or " if usable else ""
+        fix = f"{known}have the platform admin add it to the operator's settings"
+        message = f"spec.vaultConnectionRef.name: no Vault connection is named {name}."
+        return Diagnosis("VaultConnectionUnknown", message, fix)
     if connection_of(spec, settings, namespace) is None:
         fix = f"have the platform admin add {namespace} to its allowedNamespaces"
-        message = f"namespace {namespace} may not use the Vault connection {name}."
+        message = (
+            "spec.vaultConnectionRef.name: namespace"
+            f" {namespace} may not use the Vault connection {name}."
+        )
         return Diagnosis("VaultConnectionNotAllowed", message, fix)
     if seen.missing_claims:
-        what = ", ".join(seen.missing_claims)
+        what = "; ".join(f"{claimed_by(spec, c)}: claim {c}" for c in seen.missing_claims)
         fix = f"create the PersistentVolumeClaim in namespace {namespace}"
-        return Diagnosis("ClaimMissing", f"missing claims: {what}.", fix)
+        return Diagnosis("ClaimMissing", f"{what} does not exist.", fix)
     if seen.missing_guards and settings.require_guards:
         what = ", ".join(seen.missing_guards)
         fix = "have a cluster admin install the chart's admission policies; see securetrain doctor"
         return Diagnosis("GuardMissing", f"missing admission guards: {what}.", fix)
-    return vault_lack(seen.vault_fault, namespace) if seen.vault_fault else None
+    if seen.vault_fault is None:
+        return None
+    lack = vault_lack(seen.vault_fault, namespace)
+    if isinstance(seen.vault_fault, OutputKekUnusable):
+        return lack
+    return Diagnosis(lack.reason, f"Vault connection {name}: {lack.message}", lack.fix)
 
 
 def vault_lack(fault: SecuretrainError, namespace: str) -> Diagnosis:
@@ -297,7 +313,7 @@ def _active(
         return Plan((plan.SetDeadline(which, spec.active_deadline_seconds),))
     pods, age = observed.pods_of(purpose), max(0.0, now - child.created)
     waiting = diagnose.waiting(pods, suspended=child.suspended, age=age)
-    waiting = waiting or _put_off(purpose, observed, record)
+    waiting = diagnose.with_classes(waiting, spec.pod) or _put_off(purpose, observed, record)
     soon = not pods and age <= diagnose.PODS_MISSING_SECONDS
     again = diagnose.PODS_MISSING_SECONDS + 1 if soon else settings.resync_seconds
     return Plan(waiting=waiting, again_after=min(again, settings.resync_seconds))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from securetrain import errors
 from securetrain.api import names
 from securetrain.api.names import CONTAINER
+from securetrain.api.types import PodSpec
 from securetrain.errors import ExitCode, SecuretrainError
 
 Object = Mapping[str, Any]
@@ -114,6 +115,19 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
     return Diagnosis("PodStarting", "the Job is made; its pod is on the way.")
 
 
+def with_classes(waiting: Diagnosis | None, pod: PodSpec) -> Diagnosis | None:
+    """Where no pod can be made, the classes that the job names are the first suspects."""
+    classes = {
+        "priorityClassName": pod.priority_class_name,
+        "runtimeClassName": pod.runtime_class_name,
+    }
+    named = ", ".join(f"spec.pod.{field} {name}" for field, name in classes.items() if name)
+    if waiting is None or waiting.reason != "PodsMissing" or not named:
+        return waiting
+    message = f"{waiting.message.removesuffix('.')}; does {named} exist?"
+    return Diagnosis(waiting.reason, message, waiting.fix)
+
+
 def is_alive(pod: Object) -> bool:
     """True unless the pod has ended."""
     return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
@@ -138,7 +152,9 @@ def failure(pods: Sequence[Object], job_reason: str) -> Diagnosis:
     """
     if job_reason == "DeadlineExceeded":
         fix = "raise spec.activeDeadlineSeconds in a new job, or train less"
-        return Diagnosis("DeadlineExceeded", "the Job ran longer than it may.", fix)
+        return Diagnosis(
+            "DeadlineExceeded", "spec.activeDeadlineSeconds: the Job ran longer than it may.", fix
+        )
     ended = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Failed"]
     final = [pod for pod in ended if _exit_code(pod) in _BY_EXIT_CODE]
     deciding = [pod for pod in final if _exit_code(pod) != ExitCode.TRY_AGAIN]
@@ -172,7 +188,7 @@ def _unscheduled(condition: Object) -> Diagnosis:
     if condition.get("reason") == "SchedulingGated":
         return Diagnosis("Queued", "the pod waits for its scheduling gates.")
     fix = "free capacity, or change spec.pod.resources, nodeSelector or tolerations in a new job"
-    return Diagnosis("Unschedulable", f"no node takes the pod: {said}", fix)
+    return Diagnosis("Unschedulable", f"spec.pod: no node takes the pod: {said}", fix)
 
 
 def _failed_pod(pod: Object, attempts: int) -> Diagnosis:

@@ -201,6 +201,12 @@ def claims(spec: JobSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys((folder(spec.dataset.uri)[0], folder(spec.output.uri)[0])))
 
 
+def claimed_by(spec: JobSpec, claim: str) -> str:
+    """The fields of a job that name a claim."""
+    uris = {"spec.datasets[0].uri": spec.dataset.uri, "spec.output.uri": spec.output.uri}
+    return " and ".join(field for field, uri in uris.items() if folder(uri)[0] == claim)
+
+
 def _has_inexact_integer(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(_has_inexact_integer(inner) for inner in value.values())
