@@ -25,6 +25,8 @@ from support.fault_proxy import Exchange, Fault, FaultProxy, Matches, Request, R
 from support.faulty import Ways
 from support.stage import Stage
 
+pytestmark = pytest.mark.timeout(240)
+
 TEAM = "faults-api"
 REFUSED = [faults.status(code, retry_after=1) for code in (410, 429, 500, 503)]
 FAULTS: dict[str, Sequence[Fault]] = {
@@ -126,7 +128,6 @@ def spoilt(scene: Scene, other: FaultProxy) -> Scene:
     return scene
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ALL)
 def test_a_job_succeeds_and_trains_once_though_every_step_of_its_way_meets_a_fault(
     spoilt: Scene, name: str

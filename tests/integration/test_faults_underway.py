@@ -27,6 +27,8 @@ from support.fault_proxy import FaultProxy, Matches, Request
 from support.pod_player import PlayedPod, PodEnds
 from support.stage import Stage
 
+pytestmark = pytest.mark.timeout(240)
+
 TEAM = "faults-underway"
 POLICIES = f"/apis/networking.k8s.io/v1/namespaces/{TEAM}/networkpolicies"
 KEYS = ["train", "validation", "model"]
@@ -195,7 +197,6 @@ def test_a_pod_without_its_network_policy_waits_for_keys_until_it_is_made_again(
     faulty.check_trained_once(play, "unguarded")
 
 
-@pytest.mark.timeout(150)
 def test_two_operators_by_mistake_launch_each_job_once_and_keep_one_chain(
     scene: Scene, tmp_path: Path
 ) -> None:

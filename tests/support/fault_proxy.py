@@ -11,6 +11,7 @@ import asyncio
 import json
 import ssl
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from localcluster.pki import Authority, KeyPair
 
 MAX_HEAD = 1 << 20
 START_SECONDS = 10
+REMEMBERED = 2000
 GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, OSError)
 
 
@@ -200,7 +202,9 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.open: set[Exchange] = set()
         """Requests whose answers are under way, watches among them."""
-        self.seen: list[Request] = []
+        self.seen: deque[Request] = deque(maxlen=REMEMBERED)
+        self.count = 0
+        """How many requests came, in all."""
         self._upstream = urlsplit(upstream)
         self._upstream_ca = upstream_ca
         self._server_name = server_name
@@ -299,6 +303,7 @@ class FaultProxy:
 
     async def _serve(self, exchange: Exchange) -> None:
         """One request, until it is answered or the client has gone."""
+        self.count += 1
         self.seen.append(exchange.request)
         rule = next((rule for rule in self.rules if rule.takes(exchange.request)), None)
         self.open.add(exchange)

@@ -1,0 +1,75 @@
+"""Keeps an operator process running, as Kubernetes does, kills it, and measures it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from support.operator_process import OperatorProcess
+
+Sample = tuple[float, int, int]
+"""Seconds, resident bytes, open files."""
+PAGE = 4096
+SLOW = 4
+
+
+class Supervisor:
+    """A context manager around one operator."""
+
+    def __init__(self, operator: OperatorProcess) -> None:
+        self.deaths = 0
+        """How often it was killed."""
+        self.wrong: list[str] = []
+        """Ends that nobody asked for."""
+        self.samples: list[Sample] = []
+        self._operator = operator
+        self._period: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def killing(self, seconds: float) -> Iterator[None]:
+        """SIGKILL each life after some seconds, wherever it is."""
+        self._period = seconds
+        try:
+            yield
+        finally:
+            self._period = None
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with self._operator.running() as process:
+                born = time.monotonic()
+                while not self._stop.wait(1.0):
+                    if process.poll() is not None:
+                        self.wrong.append(f"the operator ended by itself: {process.returncode}")
+                        break
+                    if self._due(time.monotonic() - born):
+                        process.kill()
+                        self.deaths += 1
+                        break
+                    self.samples.append(_measure(process.pid, time.monotonic() - born))
+
+    def _due(self, age: float) -> bool:
+        """Time to die; on a slow machine it may at least become ready before."""
+        if self._period is None or age < self._period:
+            return False
+        return age > SLOW * self._period or self._operator.probe("/readyz")[0] == 200
+
+
+def _measure(pid: int, age: float) -> Sample:
+    process = Path(f"/proc/{pid}")
+    resident = int((process / "statm").read_text().split()[1]) * PAGE
+    return round(age, 1), resident, len(list((process / "fd").iterdir()))
