@@ -225,7 +225,8 @@ def test_a_misspelt_policy_is_the_users_mistake(
     policy.write_text(policy.read_text().replace("outputKeks", "outputKek"))
     code, _, err = run(capsys, "policy", "check", policy)
     assert code == ExitCode.CONFIGURATION
-    assert "outputKek: unknown field" in err
+    assert "outputKek:" in err
+    assert "unknown field" in err
 
 
 def test_yaml_becomes_strict_json_before_it_is_sealed(tmp_path: Path) -> None:
@@ -252,11 +253,12 @@ def test_json_is_sealed_as_it_stands(policy: Path) -> None:
         ("- a\n", "one mapping"),
         (YAML.replace("[team-a]", "!!python/name:os.system"), "YAML"),
         (YAML.replace("min: 0.95", "min: .nan"), "finite"),
-        (YAML + "maxUses: 3\n", "maxUses: unknown field"),
+        (YAML + "maxUses: 3\n", "maxUses"),
         (YAML + "networkIsolation: 'no'\n", "networkIsolation"),
         (YAML + "# " + "x" * 65_536, "more than 65536"),
         ("a: [", "YAML in line"),
     ],
+    ids=["twice", "two", "list", "tag", "nan", "unknown", "text", "long", "syntax"],
 )
 def test_yaml_has_one_meaning_or_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, says: str
