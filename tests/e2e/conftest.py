@@ -19,6 +19,7 @@ from localcluster.volumes import make_claim
 from support import node, outcomes, sealing
 from support.echoing_vault import EchoingVault
 from support.raw_audit import RawAudit, raw_audit
+from support.reaper import Reaper
 from support.witness import Witness
 
 WORK = ROOT / "build" / "e2e"
@@ -122,19 +123,26 @@ def tiny_volume(platform: Platform) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def submitted(
     platform: Platform, dataset: Path, victim: node.RunningPod, tiny_volume: Path
-) -> None:
-    """All jobs that must not succeed, and a second victim, submitted at once."""
-    outcomes.submit(platform, dataset)
+) -> Iterator[Reaper]:
+    """Everything at once: jobs that fail, a second victim, and two jobs that lose a pod."""
+    reaper = Reaper(
+        NAMESPACE, {"stj-killed-train": "keys.granted", "stj-bereft-certify": "tensorflow.ready"}
+    )
+    reaper.start()
     slow = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "400m", **sealing.MEMORY}}}
-    patched = sealing.manifest(NAMESPACE, "patched", dataset.name, training=ENDLESS, pod=slow)
-    platform.cluster.kubectl.apply(patched)
+    platform.cluster.kubectl.apply(
+        sealing.manifest(NAMESPACE, "killed", dataset.name, training={"epochs": 30}),
+        sealing.manifest(NAMESPACE, "bereft", dataset.name),
+        sealing.manifest(NAMESPACE, "patched", dataset.name, training=ENDLESS, pod=slow),
+    )
+    outcomes.submit(platform, dataset)
+    yield reaper
+    reaper.stop()
 
 
 @pytest.fixture(scope="session")
-def stricken(platform: Platform, dataset: Path, submitted: None) -> tuple[str, str]:
-    """Two jobs that succeed, though one loses a training pod and one a certify pod."""
-    jobs = {"killed": {"epochs": 60}, "bereft": {"epochs": 1}}
-    platform.cluster.kubectl.apply(
-        *(sealing.manifest(NAMESPACE, n, dataset.name, training=t) for n, t in jobs.items())
-    )
-    return "killed", "bereft"
+def left_alone(platform: Platform, dataset: Path, submitted: Reaper) -> str:
+    """A job that trains for some seconds, and meanwhile loses its kubelet."""
+    job = sealing.manifest(NAMESPACE, "left-alone", dataset.name, training={"epochs": 60})
+    platform.cluster.kubectl.apply(job)
+    return "left-alone"

@@ -26,6 +26,7 @@ from securetrain.vault.client import VaultClient
 from support import node
 from support.api import eventually
 from support.outcomes import DATASET, NAMESPACE
+from support.reaper import Reaper
 
 JOB = "victim"
 EDITOR = "mallory"
@@ -33,7 +34,7 @@ COPY = f"stj-{JOB}-train-copy-"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _editor(platform: Platform, submitted: None) -> None:
+def _editor(platform: Platform, submitted: Reaper) -> None:
     """Somebody with the role `edit`; and other jobs go their way meanwhile."""
     editor = ["--clusterrole=edit", f"--user={EDITOR}", "-n", NAMESPACE]
     platform.cluster.kubectl.run("create", "rolebinding", "mallory-edits", *editor)
@@ -311,7 +312,7 @@ def test_the_victim_trains_on(platform: Platform, victim: node.RunningPod) -> No
 
 
 @pytest.fixture(scope="module")
-def patched(platform: Platform, submitted: None) -> node.RunningPod:
+def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
     """A victim of its own: what is done to it ends its job."""
     kubectl = platform.cluster.kubectl
     granted = "--for=condition=KeysGranted"

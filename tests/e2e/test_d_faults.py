@@ -1,6 +1,6 @@
 """Faults of a real node: processes that are killed, and a kubelet that is away for a while.
 
-Two jobs are struck while they run, and a victim that trains all along stands by: both jobs must
+Three jobs are struck while they run, and a victim that trains all along stands by: the jobs must
 end as if nothing had happened, with nothing done twice that was done, and the trail whole.
 """
 
@@ -18,14 +18,9 @@ from securetrain.errors import ExitCode
 from support import node
 from support.api import eventually
 from support.outcomes import NAMESPACE, watch
+from support.reaper import Reaper
 
-pytestmark = pytest.mark.usefixtures("stricken")
 PATIENCE = 120.0
-
-
-def pod_of(platform: Platform, job: str, purpose: str) -> node.RunningPod:
-    labels = f"securetrain.dev/job={job},securetrain.dev/purpose={purpose}"
-    return node.running_pod(platform, NAMESPACE, labels)
 
 
 def grants(platform: Platform, job: str, purpose: str) -> list[Any]:
@@ -40,41 +35,39 @@ def operator_pod(platform: Platform) -> dict[str, Any]:
     return found
 
 
+def pods_of(platform: Platform, job: str, purpose: str) -> dict[str, dict[str, Any]]:
+    """All pods of a phase, by UID."""
+    labels = f"securetrain.dev/job={job},securetrain.dev/purpose={purpose}"
+    pods = node.get(platform, "pods", NAMESPACE, "-l", labels)["items"]
+    return {pod["metadata"]["uid"]: pod for pod in pods}
+
+
+def exit_code(pod: dict[str, Any]) -> int:
+    return int(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"])
+
+
 def test_a_killed_training_pod_is_followed_by_a_new_one_with_keys_of_its_own(
-    platform: Platform,
+    platform: Platform, submitted: Reaper
 ) -> None:
-    eventually(lambda: len(grants(platform, "killed", "train")) == 1, "keys", seconds=PATIENCE)
-    first = pod_of(platform, "killed", "train")
-    os.kill(first.pid, signal.SIGKILL)
     eventually(lambda: len(grants(platform, "killed", "train")) == 2, "keys", seconds=PATIENCE)
-    assert grants(platform, "killed", "train")[0] == first.uid
-    ended = node.get(platform, "pod", NAMESPACE, first.name)["status"]["containerStatuses"][0]
-    assert ended["state"]["terminated"]["exitCode"] == 128 + signal.SIGKILL
+    killed = submitted.killed["stj-killed-train"]
+    assert grants(platform, "killed", "train")[0] == killed
+    assert exit_code(pods_of(platform, "killed", "train")[killed]) == 128 + signal.SIGKILL
 
 
-def test_training_that_ends_while_the_kubelet_is_away_counts(platform: Platform) -> None:
-    """The pod of the second attempt works on without it, and is certified once it is back."""
+def test_training_that_ends_while_the_kubelet_is_away_counts(
+    platform: Platform, left_alone: str
+) -> None:
+    def results() -> Any:
+        return node.record_of(platform, NAMESPACE, left_alone)["results"]
+
+    eventually(lambda: len(grants(platform, left_alone, "train")) == 1, "keys", seconds=PATIENCE)
     platform.cluster.node.kubelet.stop()
     try:
-        assert "train" not in node.record_of(platform, NAMESPACE, "killed")["results"]
-        eventually(
-            lambda: "train" in node.record_of(platform, NAMESPACE, "killed")["results"],
-            "the results of training",
-            seconds=PATIENCE,
-        )
+        assert "train" not in results()
+        eventually(lambda: "train" in results(), "the results of training", seconds=PATIENCE)
     finally:
         platform.cluster.node.start()
-    assert len(grants(platform, "killed", "train")) == 2
-
-
-def test_a_lost_certify_pod_alone_is_repeated(platform: Platform) -> None:
-    eventually(lambda: len(grants(platform, "bereft", "certify")) == 1, "keys", seconds=PATIENCE)
-    os.kill(pod_of(platform, "bereft", "certify").pid, signal.SIGKILL)
-    trained = node.record_of(platform, NAMESPACE, "bereft")["results"]["train"]
-    eventually(lambda: len(grants(platform, "bereft", "certify")) == 2, "keys", seconds=PATIENCE)
-    record = node.record_of(platform, NAMESPACE, "bereft")
-    assert record["results"]["train"] == trained
-    assert len(grants(platform, "bereft", "train")) == 1
 
 
 def test_an_operator_that_is_killed_comes_back_and_finds_the_same_pod_training(
@@ -98,13 +91,16 @@ def test_an_operator_that_is_killed_comes_back_and_finds_the_same_pod_training(
     assert node.record_of(platform, NAMESPACE, "victim") == record
 
 
-@pytest.mark.parametrize(("job", "pods"), [("killed", (2, 1)), ("bereft", (1, 2))])
+@pytest.mark.parametrize(
+    ("job", "pods"), [("killed", (2, 1)), ("bereft", (1, 2)), ("left-alone", (1, 1))]
+)
 def test_what_was_struck_still_ends_well_and_its_trail_is_whole(
-    platform: Platform, job: str, pods: tuple[int, int]
+    platform: Platform, left_alone: str, job: str, pods: tuple[int, int]
 ) -> None:
+    """A lost training pod costs one more, a lost certify pod alone is repeated."""
     code, said = watch(platform, job)
     assert code == ExitCode.OK, said
-    assert (len(grants(platform, job, "train")), len(grants(platform, job, "certify"))) == pods
+    assert tuple(len(pods_of(platform, job, purpose)) for purpose in ("train", "certify")) == pods
     key = platform.work / "signing-key.pem"
     key.write_text(platform.run("securetrain", "vault", "public-key").stdout)
     model = platform.volume(NAMESPACE, "models") / job

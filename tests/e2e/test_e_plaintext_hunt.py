@@ -28,6 +28,7 @@ from support.echoing_vault import DECRYPT, UNWRAP, EchoingVault
 from support.hunting import Find, hunt
 from support.outcomes import NAMESPACE, watch
 from support.raw_audit import RawAudit
+from support.reaper import Reaper
 from support.witness import Witness
 
 PROJECTED = "kubernetes.io~projected"
@@ -37,8 +38,8 @@ TOKEN_CALLS = {("serviceaccounts", "token"), ("tokenreviews", "")}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _all_have_ended(platform: Platform, submitted: None, stricken: tuple[str, str]) -> None:
-    for job in ("echoed", "missed", "flipped", *stricken):
+def _all_have_ended(platform: Platform, submitted: Reaper, left_alone: str) -> None:
+    for job in ("echoed", "missed", "flipped", "killed", "bereft", left_alone):
         watch(platform, job)
 
 

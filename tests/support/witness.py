@@ -61,7 +61,7 @@ class Witness:
         try:
             while not self._done.wait(EVERY):
                 self._open_logs()
-                for pid in _pod_processes():
+                for pid in pod_processes():
                     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                         self._note(pid)
         except BaseException as error:
@@ -88,7 +88,8 @@ class Witness:
             file.write_bytes(content)
 
 
-def _pod_processes() -> Iterator[int]:
+def pod_processes() -> Iterator[int]:
+    """PIDs of all processes of pods, their pause containers among them."""
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
