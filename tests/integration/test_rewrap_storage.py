@@ -188,6 +188,25 @@ async def test_a_revoked_message_says_whom_to_ask(
     assert "ask the data owner" in problem["detail"]
 
 
+async def test_a_job_under_way_is_certified_if_only_its_keys_are_new(
+    kept: Kept, tmp_path: Path
+) -> None:
+    data = kept.owned.seal(tmp_path / "data", "third")
+    old = owned_data.copy(data, tmp_path / "old")
+    world = kept.owned.world(tmp_path)
+    async with world.client() as client:
+        assert (await client.grant(world.pod(), **owned_data.asked(data)))[0] == 200
+        same = (data / POLICY_FILE).read_bytes()
+        with kept.owned.custodian("third") as kek:
+            rewrap(data, load_dataset(data), kek, policy=same, revoke=True)
+        trained(world)
+        pod = world.pod(Purpose.CERTIFY, "fghij")
+        assert (await client.grant(pod, **owned_data.asked(data, Purpose.CERTIFY)))[0] == 200
+        again = world.pod(Purpose.CERTIFY, "klmno")
+        status, problem = await client.grant(again, **owned_data.asked(old, Purpose.CERTIFY))
+    assert (status, problem["reason"]) == (403, "KeyRevoked")
+
+
 async def test_a_kek_that_the_namespace_may_not_use_is_waited_for_and_gives_nothing(
     kept: Kept, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ MODEL_KEK = "team-a-models"
 
 @dataclass(frozen=True)
 class Owned:
-    """One owner's namespace: KEKs `<name>-digits` and `<name>-other`, and the server."""
+    """One owner's namespace: KEKs `<name>-digits`, `-other` and `-third`, and the server."""
 
     kit: vaultkit.Kit
     name: str
@@ -72,7 +72,7 @@ class Owned:
 
 def prepare(openbao: OpenBao, name: str) -> Owned:
     """Vault as `vault setup` makes it for the namespace of `gateway_world`."""
-    keks = (f"{name}-digits", f"{name}-other")
+    keks = tuple(f"{name}-{which}" for which in ("digits", "other", "third"))
     return Owned(
         vaultkit.prepare(
             openbao, name, namespace=NAMESPACE, dataset_keks=keks, model_keks=(MODEL_KEK,)
