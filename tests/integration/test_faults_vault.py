@@ -22,11 +22,12 @@ from localcluster.openbao import OpenBao
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import KeyGrant
 from securetrain.api.names import Split, dek_associated_data
-from securetrain.errors import ExitCode, GrantLost, VaultUnavailable
+from securetrain.errors import ExitCode, GrantLost, VaultClockSkew, VaultUnavailable
 from securetrain.secret import Secret
 from securetrain.vault.custody import Custodian
 from securetrain.vault.unwrap import unwrap
 from securetrain_operator.adapters.vault import VaultBroker
+from securetrain_operator.core.decide import vault_lack
 from support import faults, vaultkit
 from support.fault_proxy import Exchange, Fault, FaultProxy, Request
 from support.gateway_pods import NAMESPACE
@@ -249,6 +250,9 @@ async def test_a_clock_that_is_off_is_named_and_nothing_is_recorded(
     waiting = bench.world.board.waiting(JOB_UID)
     assert waiting is not None
     assert waiting[1].reason == "VaultClockSkew"
+    with pytest.raises(VaultClockSkew) as caught:
+        await VaultBroker(tmp_path / "token").check(bench.kit.connection, NAMESPACE)
+    assert vault_lack(caught.value, NAMESPACE).reason == "VaultClockSkew"
 
 
 @pytest.mark.parametrize(

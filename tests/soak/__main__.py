@@ -13,15 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
 from soak import growth, load, weather
-from soak.supervisor import Supervisor
+from soak.supervisor import Supervisor, say
 from support import faulty
 from support.stage import Stage
 
@@ -38,12 +40,15 @@ def main() -> int:
     options.add_argument("--parallel", type=int, default=8, help="jobs under way at a time")
     options.add_argument("--output", type=Path, default=RESULTS)
     chosen = options.parse_args()
-    print(f"seed {chosen.seed}: the same again by --seed {chosen.seed}", flush=True)
+    say(f"seed {chosen.seed}: the same again by --seed {chosen.seed}")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="securetrain-soak-") as folder:
-        results = _run(Path(folder), chosen)
-    results["seconds"] = round(time.monotonic() - began)
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    pods = chosen.output.with_suffix(".pods.log")
+    with tempfile.TemporaryDirectory(prefix="securetrain-soak-") as folder, pods.open("w") as said:
+        with redirect_stdout(said):  # where the pods' trainers write
+            results = _run(Path(folder), chosen)
+        shutil.copy(Path(folder) / "stage" / "stderr", chosen.output.with_suffix(".operator.log"))
+    results["seconds"] = round(time.monotonic() - began)
     chosen.output.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps({key: value for key, value in results.items() if key != "samples"}, indent=1))
     return 1 if results["wrong"] else 0
@@ -79,7 +84,7 @@ def _phases(stage: Stage, sky: weather.Weather, chosen: argparse.Namespace) -> d
             wrong = load.run(stage, stormy, chosen.parallel)
         wrong += load.check(stage, stormy, supervisor.deaths + sky.spoilt)
         wrong += growth.cleared(stage, load.remove(stage, stormy))
-        print(f"calm after {supervisor.deaths} kills and {sky.spoilt} faults", flush=True)
+        say(f"calm after {supervisor.deaths} kills and {sky.spoilt} faults")
         calm = jobs[len(stormy) :]
         supervisor.samples.clear()
         wrong += load.run(stage, calm, chosen.parallel)

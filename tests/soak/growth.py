@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from securetrain.api.names import JOB_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL
-from soak.supervisor import Sample
+from soak.supervisor import Sample, say
 from support.chart import OPERATOR_NAMESPACE
 from support.fault_proxy import FaultProxy
 from support.operator_process import OperatorProcess
@@ -59,7 +59,7 @@ def at_rest(api: FaultProxy) -> list[str]:
     before = api.count
     time.sleep(REST_SECONDS)
     made = api.count - before
-    print(f"at rest: {made} requests in {REST_SECONDS:g} s", flush=True)
+    say(f"at rest: {made} requests in {REST_SECONDS:g} s")
     return [f"{made} requests at rest"] if made > MAX_REQUESTS_AT_REST else []
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from securetrain.api.names import Purpose
+from soak.supervisor import say
 from support import stage
 from support.stage import Stage
 from support.trails import Trails
@@ -66,7 +67,7 @@ def run(at: Stage, jobs: Sequence[Planned], parallel: int) -> list[str]:
         still = [job for job in going if not at.ended(job.name)]
         if len(still) < len(going):
             ended += len(going) - len(still)
-            print(f"{ended}/{len(jobs)} jobs have ended", flush=True)
+            say(f"{ended}/{len(jobs)} jobs have ended")
         going = still
     return [f"{job.name}: has not ended: {at.job(job.name).get('status')}" for job in going]
 

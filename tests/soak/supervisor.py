@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +68,11 @@ class Supervisor:
         if self._period is None or age < self._period:
             return False
         return age > SLOW * self._period or self._operator.probe("/readyz")[0] == 200
+
+
+def say(text: str) -> None:
+    """Tell whoever waits; standard output belongs to the pods."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _measure(pid: int, age: float) -> Sample:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from localcluster.pki import Authority, KeyPair
@@ -152,13 +152,17 @@ class Upstream:
         self._tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, request: Request) -> AsyncIterator[bytes]:
-        """Send a request; the head of the answer, then pieces of the body."""
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection, made if there is none."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(
                 *self._address, ssl=self._tls, server_hostname=self._name, limit=MAX_HEAD
             )
-        reader, writer = self._streams
+        return self._streams
+
+    async def ask(self, request: Request) -> AsyncIterator[bytes]:
+        """Send a request; the head of the answer, then pieces of the body."""
+        reader, writer = await self.connect()
         writer.write(request.raw())
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
@@ -271,9 +275,7 @@ class FaultProxy:
 
     async def _start(self) -> None:
         self._loop.set_exception_handler(lambda *_: None)  # connections break: that is its work
-        self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", 0, ssl=self._tls, limit=MAX_HEAD
-        )
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=MAX_HEAD)
 
     async def _stop(self) -> None:
         assert self._server is not None
@@ -287,18 +289,34 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        login = _common_name(writer)
-        upstream = self._connection(login)
-        gone = asyncio.ensure_future(writer.wait_closed())
+        raw = cast(asyncio.Transport, writer.transport)
+        raw.pause_reading()  # before a byte is read: the handshake is read by `start_tls`
         try:
-            while (request := await _read(reader, login)) is not None:
-                await self._serve(Exchange(request, writer, upstream, gone))
+            await self._connected(reader, writer)
         except GONE:
             return
         finally:
             self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client's connection. While the server is away, it ends before the handshake."""
+        upstream = self._connection("")
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            await upstream.connect()
+            await writer.start_tls(self._tls)
+            gone = asyncio.ensure_future(writer.wait_closed())
+            login = _common_name(writer)
+            if login:
+                upstream.close()
+                upstream = self._connection(login)
+            while (request := await _read(reader, login)) is not None:
+                await self._serve(Exchange(request, writer, upstream, gone))
+        finally:
             upstream.close()
             writer.transport.abort()
+            gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
 
     async def _serve(self, exchange: Exchange) -> None:
