@@ -22,10 +22,11 @@ from typing import Any, Final
 
 from securetrain.api.names import CORRELATION_HEADER, Purpose, vault_role
 from securetrain.audit.chain import TYPE_PREFIX, Record
+from securetrain.errors import AuditBroken
 
 SPENDING_PATHS: Final = ("sys/wrapping/unwrap", "sys/wrapping/rewrap", "cubbyhole/response")
 """Where a wrapping token's content, or a new token for it, is had."""
-MAX_LOG_LINE: Final = 1 << 20
+MAX_LOG_LINE: Final = 1 << 26
 
 _OPERATORS: Final = tuple(vault_role(purpose, "") for purpose in Purpose)
 """How the policies begin under which the operator decrypts."""
@@ -81,16 +82,30 @@ class Agreement:
 
 
 def parse_vault_log(lines: Iterable[str]) -> Iterator[VaultCall]:
-    """Answered calls of Vault's log; lines that are no entries, such as a cut one, are skipped."""
-    for line in lines:
+    """Answered calls of Vault's log; lines that are no entries, such as a cut one, are skipped.
+
+    Raises:
+        AuditBroken: an entry is longer, deeper or of another kind than can be judged. Whoever calls
+            Vault has a say in how its entry looks, and must not hide it so.
+    """
+    for number, line in enumerate(lines, start=1):
         if len(line) > MAX_LOG_LINE:
-            continue
+            raise _unreadable(number)
         try:
             entry = json.loads(line)
+            if isinstance(entry, dict) and entry.get("type") == "response":
+                yield _call(entry)
         except ValueError:
             continue
-        if isinstance(entry, dict) and entry.get("type") == "response":
-            yield _call(entry)
+        except (RecursionError, AttributeError, KeyError, TypeError):
+            raise _unreadable(number) from None
+
+
+def _unreadable(number: int) -> AuditBroken:
+    return AuditBroken(
+        f"line {number} of Vault's log cannot be judged: it is too long, too deep or malformed",
+        fix="look at this call of Vault yourself; without the line the rest can be compared",
+    )
 
 
 def _call(entry: Mapping[str, Any]) -> VaultCall:

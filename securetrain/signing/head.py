@@ -60,5 +60,5 @@ def verify_head(text: str, public_key_pem: bytes) -> SignedHead:
             subject["digest"]["sha256"],
             predicate["records"],
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise SignatureInvalid("the signed statement is not an audit head") from None

@@ -102,7 +102,7 @@ def parse_statement(payload: bytes) -> SignedModel:
             {file.path: file.sha256 for file in files},
             predicate[CERTIFICATION],
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise SignatureInvalid(
             "the signed statement is not a securetrain model signature"
         ) from None

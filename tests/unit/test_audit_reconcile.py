@@ -10,6 +10,7 @@ import pytest
 
 from securetrain.audit import chain
 from securetrain.audit.reconcile import Agreement, compare, parse_vault_log
+from securetrain.errors import AuditBroken
 
 UID = "uid-1"
 GENESIS = chain.genesis("team-a", "digits", UID, "0" * 64)
@@ -182,3 +183,12 @@ def test_an_issued_token_that_vault_does_not_know_is_found() -> None:
     other = list(parse_vault_log(line.replace(hmac("acc-2"), hmac("acc-9")) for line in LOG))
     found = compare(UID, RECORDS, other, hmac).findings
     assert ["the token for model" in finding.what for finding in found] == [True]
+
+
+@pytest.mark.parametrize("padding", ["[" * 2000 + "]" * 2000, '"' + "x" * (1 << 26) + '"'])
+def test_an_unwrap_that_is_made_unreadable_is_not_skipped(padding: str) -> None:
+    """Whoever calls Vault has a say in what its log line holds besides the token."""
+    line = LOG[-1].replace('"request": {', '"request": {"pad": ' + padding + ", ", 1)
+    assert line != LOG[-1]
+    with pytest.raises(AuditBroken, match="line 1 of Vault's log cannot be judged"):
+        list(parse_vault_log([line]))

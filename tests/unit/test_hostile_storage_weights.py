@@ -47,25 +47,26 @@ def split(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def join(header: bytes, numbers: bytes, length: int | None = None) -> bytes:
+    header += b" " * (-len(header) % 8)  # as writers pad it
     return (len(header) if length is None else length).to_bytes(8, "little") + header + numbers
 
 
 def with_entry(data: bytes, name: str = "logits/bias", **changes: Any) -> bytes:
     header, numbers = split(data)
     header[name] |= changes
-    return join(json.dumps(header).encode(), numbers)
+    return join(json.dumps(header, separators=(",", ":")).encode(), numbers)
 
 
 def with_header(data: bytes, change: Callable[[bytes], bytes], length: int | None = None) -> bytes:
     header, numbers = split(data)
-    return join(change(json.dumps(header).encode()), numbers, length)
+    return join(change(json.dumps(header, separators=(",", ":")).encode()), numbers, length)
 
 
 def with_number(data: bytes, value: float, place: int = -1) -> bytes:
-    header, numbers = split(data)
+    _header, numbers = split(data)
     array = np.frombuffer(numbers, np.float32).copy()
     array[place] = value
-    return join(json.dumps(header, separators=(",", ":")).encode(), array.tobytes())
+    return data[: len(data) - len(numbers)] + array.tobytes()
 
 
 ATTACKS: dict[str, Callable[[bytes], bytes]] = {
@@ -95,7 +96,7 @@ ATTACKS: dict[str, Callable[[bytes], bytes]] = {
         d, lambda h: h[:-1] + b"," + json.dumps({NAMES[0]: split(d)[0][NAMES[0]]}).encode()[1:]
     ),
     "a field twice": lambda d: with_header(
-        d, lambda h: h.replace(b'"dtype"', b'"dtype": "F16", "dtype"', 1)
+        d, lambda h: h.replace(b'"dtype"', b'"dtype":"F16","dtype"', 1)
     ),
     "an unknown field": lambda d: with_entry(d, code="import os"),
     "a huge shape": lambda d: with_entry(d, shape=[2**62, 2**62]),
