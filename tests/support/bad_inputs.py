@@ -377,7 +377,7 @@ TOLD = (
     ),
 )
 
-POLICIES = {
+POLICIES: dict[str, Object] = {
     "digits": {},
     "others": {"namespaces": ["others"]},
     "expired": {"notAfter": "2020-01-01T00:00:00Z"},
