@@ -49,6 +49,7 @@ class Order:
         effects: file that the effects are appended to.
         job: effects of this job count, and those that name no job; empty means all.
         before, after: names of effects at whose first occurrence to die, and on which side.
+        gently: names of effects before whose first occurrence to be told to end, by SIGTERM.
     """
 
     folder: str
@@ -58,6 +59,7 @@ class Order:
     job: str = ""
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    gently: Sequence[str] = ()
 
 
 class Fuse:
@@ -66,6 +68,7 @@ class Fuse:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._file = os.open(order.effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._told = False
         self.phase = "New"
 
     async def around(self, name: str, about: str, work: Callable[[], Awaitable[Result]]) -> Result:
@@ -81,14 +84,17 @@ class Fuse:
             return ""
         full = f"{self.phase}: {name}"
         self._note({"effect": full})
+        if full in self._order.gently and not self._told:
+            self._told = True
+            self._die({"killed": full, "how": "gently"}, signal.SIGTERM)
         if full in self._order.before:
-            self._die({"killed": full, "after": False})
+            self._die({"killed": full, "how": "before"})
         return full
 
     def leave(self, full: str) -> None:
         """The effect is done."""
         if full in self._order.after:
-            self._die({"killed": full, "after": True})
+            self._die({"killed": full, "how": "after"})
 
     def heed(self, config_map: Object | None) -> None:
         """Learn the phase from a launch record of the order's job."""
@@ -96,9 +102,9 @@ class Fuse:
         if text and self._order.job in text:
             self.phase = json.loads(text)["phase"]
 
-    def _die(self, entry: Mapping[str, Any]) -> None:
+    def _die(self, entry: Mapping[str, Any], number: int = signal.SIGKILL) -> None:
         self._note(entry)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         entry = {"time": round(time.time(), 3), **entry}

@@ -17,18 +17,19 @@ from typing import Any, Final, Self
 from support.crashing_operator import Order
 from support.operator_process import ROOT, OperatorProcess
 
+HOWS: Final = ("before", "after", "gently")
 PATH: Final = (ROOT, ROOT / "operator", ROOT / "tests")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Death:
-    """Where an operator dies: at which effect, and on which side of it."""
+    """Where an operator dies, and how: `before`, `after`, or `gently`: before it, by SIGTERM."""
 
     effect: str
-    after: bool = False
+    how: str = "before"
 
     def __str__(self) -> str:
-        return f"{'after' if self.after else 'before'} {self.effect}"
+        return f"{self.how} {self.effect}"
 
 
 class Life:
@@ -71,8 +72,7 @@ class Womb:
             kubeconfig=str(operator.kubeconfig),
             effects=str(operator.folder / "effects"),
             job=job,
-            before=[death.effect for death in deaths if not death.after],
-            after=[death.effect for death in deaths if death.after],
+            **{how: [d.effect for d in deaths if d.how == how] for how in HOWS},
         )
         with self._lock:
             assert self._process.stdin is not None
@@ -116,7 +116,7 @@ class Effects:
     @property
     def deaths(self) -> list[Death]:
         """Where operators died of an order."""
-        return [Death(e["killed"], e["after"]) for e in self._entries() if "killed" in e]
+        return [Death(e["killed"], e["how"]) for e in self._entries() if "killed" in e]
 
 
 class Reincarnation:

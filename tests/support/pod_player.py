@@ -28,13 +28,13 @@ from support.api import Answer, Api, Object
 from support.played_phases import play
 
 IP: Final = "127.0.0.1"
-PODS: Final = "/api/v1/pods"
 OURS: Final = {"labelSelector": names.JOB_UID_LABEL}
 RETRY_SECONDS: Final = 0.05
 LEASE_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 10.0
 LONG_AGO: Final = timedelta(hours=1)
 """Containers claim to have ended then, so that the Job controller's back-off is over."""
+TOLD_TO_END: Final = "the pod was told to end"
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 
 
@@ -155,6 +155,10 @@ class PodPlayer:
         for pod in gone:
             self._vanish(pod)
         self.new_node()
+        unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+        self._admin.patch(
+            f"/api/v1/nodes/{lost}/status", {"status": {"conditions": [unknown]}}
+        ).expect()
         taint = {"key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"}
         self._admin.patch(f"/api/v1/nodes/{lost}", {"spec": {"taints": [taint]}}).expect()
 
@@ -167,15 +171,17 @@ class PodPlayer:
         while not self._ended.is_set():
             with suppress(urllib3.exceptions.HTTPError):
                 self._renew_lease()
-                listed = self._admin.call("GET", PODS, query=OURS).expect()
+                only = list(self.namespaces) if len(self.namespaces) == 1 else []
+                path = f"/api/v1/namespaces/{only[0]}/pods" if only else "/api/v1/pods"
+                listed = self._admin.call("GET", path, query=OURS).expect()
                 for item in listed["items"]:
                     self._look_at(item)
-                self._watch(listed["metadata"]["resourceVersion"])
+                self._watch(path, listed["metadata"]["resourceVersion"])
 
-    def _watch(self, version: str) -> None:
+    def _watch(self, path: str, version: str) -> None:
         query = {**OURS, "watch": "true", "resourceVersion": version}
         query["timeoutSeconds"] = str(int(LEASE_SECONDS))
-        for event in self._admin.stream(PODS, query):
+        for event in self._admin.stream(path, query):
             if self._ended.is_set() or event["type"] == "ERROR":
                 return
             if event["type"] != "DELETED":
@@ -277,7 +283,7 @@ class _Kubelet:
             self._stage("started")
             play(self._run_spec(), self._token_file(), pod.check, self._stage, self._way())
         except PodEnds as end:
-            return end.exit_code, _said(end.reason, "the pod was told to end")
+            return end.exit_code, _said(end.reason, TOLD_TO_END)
         except SecuretrainError as error:
             return int(error.exit_code), _said(error.reason, str(error))
         except Vanished:

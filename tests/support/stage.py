@@ -33,7 +33,7 @@ from support.pod_player import PodPlayer
 
 DATASET: Final = "digits"
 MODEL_KEK: Final = "app-models"
-LOOK_SECONDS: Final = 0.05
+LOOK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ class Stage:
     def ended(self, name: str) -> bool:
         """True once a job has ended, its status says so, and its audit head is signed."""
         job = self.job(name)
-        record = self.record(job.get("metadata", {}).get("uid", ""))
-        shown = job.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        return shown and record is not None and record.head_signature is not None
+        if job.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            return False
+        record = self.record(job["metadata"]["uid"])
+        return record is not None and record.head_signature is not None
 
     def until(self, check: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
         """Wait until `check` holds and return what it found."""

@@ -25,7 +25,7 @@ from support.trails import Trails
 FORBIDDEN: Final = "forbidden"
 OPTIONAL: Final = ("status ", "create event ", "merge events", "create configmaps", "replace conf")
 """Effects that only show something, and depend on how changes happen to be seen together."""
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,7 @@ def theatre(
 ) -> Iterator[Theatre]:
     """Stages in namespaces `lane-0` and so on."""
     with ExitStack() as stack:
+        mother = stack.enter_context(womb())  # first, for it takes a while to be ready
         opened: list[Stage] = []
         for number in range(lanes):
             own = folder / str(number)
@@ -232,4 +233,4 @@ def theatre(
             sealed = lane.player.volumes / lane.namespace / "datasets" / FORBIDDEN
             stages.seal_dataset(openbao, sealed, "somewhere-else")
             opened.append(lane)
-        yield Theatre(opened, stack.enter_context(womb()))
+        yield Theatre(opened, mother)

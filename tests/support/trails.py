@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from securetrain.api.names import Purpose
 from securetrain.audit import chain
@@ -18,6 +17,7 @@ from securetrain.errors import SecuretrainError
 from securetrain.signing.head import verify_head
 from securetrain.signing.verify import verify_model
 from securetrain_operator.core.record import LaunchRecord
+from support.pod_player import TOLD_TO_END
 from support.stage import Stage
 
 SIGNING_KEY = "transit/keys/securetrain-models"
@@ -133,9 +133,5 @@ def _worked_once(stage: Stage, name: str, phase: str) -> Iterator[str]:
         wanted = phase == "Succeeded"
         if len(reported) > 1 or (wanted and not reported):
             yield f"{purpose} was done by {reported}"
-        yield from (f"{pod.name}: {pod.message}" for pod in pods if pod.exit_code == 1)
-
-
-def folder_names(path: Path) -> set[str]:
-    """Names in a folder; none if it is not there."""
-    return {item.name for item in path.iterdir()} if path.is_dir() else set()
+        bugs = [pod for pod in pods if pod.exit_code == 1 and TOLD_TO_END not in pod.message]
+        yield from (f"{pod.name}: {pod.message}" for pod in bugs)

@@ -1,0 +1,115 @@
+"""The operator is killed at each step that it takes: each job ends as it should, once and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pytest
+
+from localcluster.control_plane import ControlPlane
+from localcluster.openbao import OpenBao
+from support.lives import Death
+from support.tales import Tale, Theatre, Told, is_optional, theatre
+
+LANES = 4
+SHARES = 6
+"""Jobs over which the steps of a whole life are spread: their operators die at every sixth step."""
+SAMPLED = {
+    "misses": (
+        "Certifying: line results.certify verdict job.failed",
+        "Certifying: replace record job.failed",
+        "Certifying: answer results",
+        "Failed: line job.finished",
+        "Failed: replace record head signed",
+    ),
+    "denied": (
+        "Training: line job.failed",
+        "Training: replace record job.failed",
+        "Failed: replace record job.finished",
+        "Failed: vault sign",
+    ),
+    "suspended": (
+        "Training: delete jobs",
+        "Training: line train.suspended",
+        "Training: replace record train.suspended",
+        "Pending: line train.resumed",
+        "Pending: replace record train.resumed",
+        "Training: replace record grant.issued",
+    ),
+    "deleted": (
+        "Training: replace record grant.recorded",
+        "Training: line job.deleted",
+        "Training: replace record job.deleted",
+        "Failed: delete configmaps",
+    ),
+}
+"""Steps that other lives have besides; the long run has them all."""
+KNOWN = {
+    "Pending: create jobs stj-*-train",
+    "Training: replace record grant.recorded",
+    "Training: vault wrap train",
+    "Training: answer grants",
+    "Training: replace record results.train",
+    "Certifying: create jobs stj-*-certify",
+    "Certifying: vault sign",
+    "Certifying: answer results",
+    "Succeeded: replace record head signed",
+}
+"""Some steps of a whole life, so that a hook that sees nothing does not look like no steps."""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def scene(
+    control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Theatre]:
+    folder = tmp_path_factory.mktemp("crashes")
+    with theatre(control_plane, openbao, folder, LANES) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def first(scene: Theatre) -> Mapping[str, Told]:
+    """A life in which nobody dies, which says what there is to die at, and the sampled ones."""
+    sampled = [Tale(kind, f"{kind}-1", list(map(Death, SAMPLED[kind]))) for kind in SAMPLED]
+    told = scene.tell([Tale("succeeds", "succeeds-0"), *sampled])
+    return {one.tale.kind: one for one in told}
+
+
+@pytest.fixture(scope="module")
+def every_step(scene: Theatre, first: Mapping[str, Told]) -> Sequence[Told]:
+    """Whole lives in which an operator dies before every step, at one or another of them."""
+    steps = first["succeeds"].effects
+    shares = [list(map(Death, steps[share::SHARES])) for share in range(SHARES)]
+    gently = [Death(step, "gently") for step in steps[2::SHARES]]
+    return scene.tell(
+        [
+            Tale("succeeds", f"succeeds-{number}", share)
+            for number, share in enumerate([*shares, gently], start=1)
+        ]
+    )
+
+
+def test_a_job_whose_operator_lives_leaves_everything_once_and_whole(
+    first: Mapping[str, Told],
+) -> None:
+    assert first["succeeds"].faults == []
+    assert first["succeeds"].effects[0] == "New: line job.accepted"
+    assert set(first["succeeds"].effects) >= KNOWN
+
+
+def test_a_job_whose_operator_dies_at_every_step_is_trained_once_signed_and_accounted_for(
+    every_step: Sequence[Told],
+) -> None:
+    assert [str(one) for one in every_step if one.faults] == []
+    missed = [str(d) for one in every_step for d in one.undied if not is_optional(d.effect)]
+    assert missed == []
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+def test_a_job_that_fails_rests_or_goes_while_its_operator_dies_does_so_once(
+    first: Mapping[str, Told], kind: str
+) -> None:
+    assert first[kind].faults == []
+    assert [str(death) for death in first[kind].undied] == []
