@@ -131,7 +131,7 @@ def submitted(
     reaper.start()
     slow = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "400m", **sealing.MEMORY}}}
     platform.cluster.kubectl.apply(
-        sealing.manifest(NAMESPACE, "killed", dataset.name, training={"epochs": 30}),
+        sealing.manifest(NAMESPACE, "killed", dataset.name, training={"epochs": 20}),
         sealing.manifest(NAMESPACE, "bereft", dataset.name),
         sealing.manifest(NAMESPACE, "patched", dataset.name, training=ENDLESS, pod=slow),
     )
@@ -143,6 +143,6 @@ def submitted(
 @pytest.fixture(scope="session")
 def left_alone(platform: Platform, dataset: Path, submitted: Reaper) -> str:
     """A job that trains for some seconds, and meanwhile loses its kubelet."""
-    job = sealing.manifest(NAMESPACE, "left-alone", dataset.name, training={"epochs": 60})
+    job = sealing.manifest(NAMESPACE, "left-alone", dataset.name, training={"epochs": 30})
     platform.cluster.kubectl.apply(job)
     return "left-alone"
