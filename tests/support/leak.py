@@ -20,7 +20,8 @@ print(json.dumps(secret.decode("latin-1")), flush=True)
 for path in ("/tmp/leak", "/var/tmp/leak", "/dev/termination-log"):
     with open(path, "wb") as file:
         file.write(b"so: " + secret)
-time.sleep(3600)
+while True:
+    time.sleep(0.1)
 """
 
 

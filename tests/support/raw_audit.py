@@ -36,7 +36,7 @@ class RawAudit:
     def wrapping_tokens(self) -> set[str]:
         """Every response-wrapping token that was made."""
         infos = (answer.get("response", {}).get("wrap_info") for answer in self.answers())
-        return {str(info["token"]) for info in infos if info}
+        return {str(info["token"]) for info in infos if info and "token" in info}
 
     def logins(self) -> set[str]:
         """Every client token that a login answered."""
