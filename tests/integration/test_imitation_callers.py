@@ -29,7 +29,7 @@ from support.installed import make_namespace
 from support.real_gateway import staged
 from support.samples import service_account
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 VICTIM, SIBLING, RACED, ENDED = "victim", "sibling", "raced", "ended"
 ELSEWHERE = "elsewhere"

@@ -28,7 +28,7 @@ from support.imitators import (
 )
 from support.real_gateway import staged
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")

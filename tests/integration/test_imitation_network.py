@@ -23,7 +23,7 @@ from support.imitators import call
 from support.real_gateway import staged
 from support.samples import network_policy
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 JOB = "watched"
 OURS = f"stj-{JOB}"

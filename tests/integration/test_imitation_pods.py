@@ -31,7 +31,7 @@ from support.imitators import (
 )
 from support.real_gateway import make_claim, staged
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 VICTIM, COPIED, GRANTED = "victim", "copied", "granted"
 PROBE = {"exec": {"command": ["sh", "-c", "cat /proc/1/mem"]}}
