@@ -55,11 +55,6 @@ def remove(platform: Platform) -> None:
     (platform.work / "volumes" / NAMESPACE / "leak").unlink()
 
 
-def log_of_unpullable(platform: Platform) -> Path:
-    """The kubelet's log, which names the image that cannot be pulled."""
-    return platform.cluster.node.kubelet.log
-
-
 def _pod(platform: Platform, name: str, secret: bytes, image: str = "") -> dict[str, Any]:
     container = {
         "name": name,
