@@ -16,7 +16,7 @@ import pytest
 from localcluster.cluster import Cluster
 from localcluster.platform import ROOT, Platform
 from localcluster.volumes import make_claim
-from support import node, outcomes, sealing
+from support import leak, node, outcomes, sealing
 from support.echoing_vault import EchoingVault
 from support.raw_audit import RawAudit, raw_audit
 from support.reaper import Reaper
@@ -81,7 +81,7 @@ def platform(
 ) -> Platform:
     """The operator, installed, and a namespace for jobs."""
     platform = Platform(cluster, WORK, vaults={outcomes.ECHOING: echo.address})
-    platform.remove_namespaces("thief", NAMESPACE)
+    platform.remove_namespaces("thief", leak.NAMESPACE, NAMESPACE)
     platform.set_vault_up(NAMESPACE)
     platform.install()
     platform.open_namespace(NAMESPACE)
