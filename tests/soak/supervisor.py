@@ -29,6 +29,7 @@ class Supervisor:
         self.samples: list[Sample] = []
         self._operator = operator
         self._period: float | None = None
+        self._ready: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -42,7 +43,7 @@ class Supervisor:
 
     @contextmanager
     def killing(self, seconds: float) -> Iterator[None]:
-        """SIGKILL each life after some seconds, wherever it is."""
+        """SIGKILL each life some seconds after it was ready, wherever it is."""
         self._period = seconds
         try:
             yield
@@ -52,7 +53,7 @@ class Supervisor:
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._operator.running() as process:
-                born = time.monotonic()
+                born, self._ready = time.monotonic(), None
                 while not self._stop.wait(1.0):
                     if process.poll() is not None:
                         self.wrong.append(f"the operator ended by itself: {process.returncode}")
@@ -64,10 +65,13 @@ class Supervisor:
                     self.samples.append(_measure(process.pid, time.monotonic() - born))
 
     def _due(self, age: float) -> bool:
-        """Time to die; on a slow machine it may at least become ready before."""
-        if self._period is None or age < self._period:
+        """Time to die: some seconds after it was ready, or long after its start."""
+        if self._period is None:
             return False
-        return age > SLOW * self._period or self._operator.probe("/readyz")[0] == 200
+        if self._ready is None and self._operator.probe("/readyz")[0] == 200:
+            self._ready = age
+        ready = self._ready if self._ready is not None else SLOW * self._period
+        return age > ready + self._period
 
 
 def say(text: str) -> None:
