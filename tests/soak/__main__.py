@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ def main() -> int:
     options.add_argument("--output", type=Path, default=RESULTS)
     chosen = options.parse_args()
     say(f"seed {chosen.seed}: the same again by --seed {chosen.seed}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all it started ends with it
     began = time.monotonic()
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     pods = chosen.output.with_suffix(".pods.log")
