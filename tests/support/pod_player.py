@@ -35,6 +35,8 @@ STOP_SECONDS: Final = 10.0
 LONG_AGO: Final = timedelta(hours=1)
 """Containers claim to have ended then, so that the Job controller's back-off is over."""
 TOLD_TO_END: Final = "the pod was told to end"
+STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
+"""Keeps other people's conditions, such as DisruptionTarget."""
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 
 
@@ -365,7 +367,11 @@ class _Kubelet:
         }
         with suppress(AssertionError):  # the pod is gone, and nobody is left to be told
             path = f"{self._pod.path}/status"
-            self._until_allowed(lambda: self._api.patch(path, {"status": status}))
+            self._until_allowed(
+                lambda: self._api.call(
+                    "PATCH", path, {"status": status}, content_type=STRATEGIC_PATCH
+                )
+            )
 
     def _until_allowed(self, call: Callable[[], Answer], seconds: float = 5.0) -> Object:
         """Repeat while the node authorizer has not yet heard of the pod's binding."""

@@ -26,8 +26,8 @@ from securetrain_operator.adapters.records import parse
 from securetrain_operator.core.record import LaunchRecord
 from support import operator_process, samples, trainer_kit
 from support.api import Api, Object
-from support.chart import OPERATOR_NAMESPACE, of_kind, render
-from support.installed import ROLE_KINDS, chart_installed, install_crd, make_namespace
+from support.chart import OPERATOR_NAMESPACE, OPERATOR_USER, of_kind, render
+from support.installed import ROLE_KINDS, bind, chart_installed, install_crd, make_namespace
 from support.operator_process import OperatorProcess
 from support.pod_player import PodPlayer
 
@@ -46,6 +46,8 @@ class Stage:
     operator: OperatorProcess
     player: PodPlayer
     namespace: str
+    home: str = OPERATOR_NAMESPACE
+    """Where the operator keeps its launch records."""
 
     @property
     def jobs(self) -> str:
@@ -77,7 +79,7 @@ class Stage:
 
     def record(self, uid: str) -> LaunchRecord | None:
         """A job's launch record, its chain checked; None if there is none."""
-        path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/{launch_record(uid)}"
+        path = f"/api/v1/namespaces/{self.home}/configmaps/{launch_record(uid)}"
         answer = self.admin.get(path)
         return parse(answer.body["data"][RECORD_KEY], uid) if answer.ok else None
 
@@ -129,6 +131,7 @@ def opened(
     *,
     guards: bool = False,
     install: bool = True,
+    home: str = OPERATOR_NAMESPACE,
     **settings: Any,
 ) -> Iterator[Stage]:
     """Prepare everything; the operator is not started.
@@ -138,6 +141,7 @@ def opened(
         namespace: made here, and watched by this operator only.
         guards: install the chart's admission guards too, until the end.
         install: False if another stage has put CRD and roles there.
+        home: namespace of the launch records: operators that run side by side share none.
         settings: further settings of the operator.
     """
     admin = Api(control_plane.kubeconfig)
@@ -145,19 +149,23 @@ def opened(
         if install:
             _install(admin, stack, guards=guards)
         make_namespace(admin, namespace)
+        if home != OPERATOR_NAMESPACE:
+            make_namespace(admin, home, enabled=False)
+            bind(admin, OPERATOR_USER, "edit", home)
         for claim in ("datasets", "models"):
             admin.apply(_claim(claim, namespace)).expect()
         operator_process.set_up_vault(openbao, control_plane, namespace)
         volumes = folder / "volumes"
         seal_dataset(openbao, volumes / namespace / "datasets" / DATASET, namespace)
         (volumes / namespace / "models").mkdir(parents=True)
-        settings = {"watchNamespaces": [namespace], "requireGuards": guards} | settings
+        own = {"namespace": home, "watchNamespaces": [namespace], "requireGuards": guards}
+        settings = own | settings
         operator = operator_process.prepare(folder, control_plane, openbao, namespace, **settings)
         player = PodPlayer(
             admin, [namespace], volumes, lambda _: operator.gateway_port, node=f"{namespace}-node"
         )
         with player:
-            yield Stage(admin, control_plane, openbao, operator, player, namespace)
+            yield Stage(admin, control_plane, openbao, operator, player, namespace, home)
 
 
 def _install(admin: Api, stack: ExitStack, *, guards: bool) -> None:

@@ -227,8 +227,16 @@ def theatre(
         for number in range(lanes):
             own = folder / str(number)
             own.mkdir()
+            namespace = f"lane-{number}"
             lane = stack.enter_context(
-                stages.opened(control_plane, openbao, own, f"lane-{number}", install=not number)
+                stages.opened(
+                    control_plane,
+                    openbao,
+                    own,
+                    namespace,
+                    install=not number,
+                    home=f"{namespace}-records",
+                )
             )
             sealed = lane.player.volumes / lane.namespace / "datasets" / FORBIDDEN
             stages.seal_dataset(openbao, sealed, "somewhere-else")
