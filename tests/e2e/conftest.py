@@ -112,6 +112,8 @@ def tiny_volume(platform: Platform) -> Iterator[Path]:
     """A claim of models that has no room for a model."""
     folder = platform.volume(NAMESPACE, "tiny")
     folder.mkdir(parents=True)
+    left = f"{NAMESPACE}-tiny"
+    platform.cluster.kubectl("delete", "persistentvolume", left, "--ignore-not-found")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=True)
     try:
         make_claim(platform.cluster.kubectl, NAMESPACE, "tiny", folder)
