@@ -16,7 +16,7 @@ from securetrain.cli.vault_env import client_from_env
 from securetrain.errors import InvalidInput, KeyRevoked, UsageError, VaultMisconfigured
 from securetrain.sealed.dataset import KEYS_FILE, POLICY_FILE, SealedDataset, load_dataset
 from securetrain.sealed.policy import parse_policy
-from securetrain.sealed.rewrap import KeyPlace, Rewrapped, key_place, open_keys
+from securetrain.sealed.rewrap import KeyPlace, Rewrapped, key_place, open_keys, settled
 from securetrain.sealed.rewrap import rewrap as wrap_again
 from securetrain.vault.custody import Custodian
 
@@ -63,14 +63,16 @@ def rewrap(
     place = key_place(sealed)
     with client_from_env() as client:
         custodian = Custodian(client, place.mount, place.kek)
-        latest = custodian.versions().latest
+        versions = custodian.versions()
+        wraps = not (revoke and settled(sealed, versions, wanted))
         open_keys(sealed, custodian)  # before the question, not after it
         move = None
         if kek and kek != place.kek:
             move = (kek, Custodian(client, place.mount, kek))
             move[1].require()
-        _show_plan(sealed, place, wanted, kek or place.kek)
-        _confirm(yes, _consequences(place, latest, revoke, wanted != sealed.policy_bytes))
+        _show_plan(sealed, place, wanted, kek or place.kek if wraps else None)
+        last = versions.latest if wraps else versions.latest - 1
+        _confirm(yes, _consequences(place, last, revoke, wanted != sealed.policy_bytes))
         done = wrap_again(
             folder, sealed, custodian, policy=wanted if policy else None, revoke=revoke, move=move
         )
@@ -134,12 +136,13 @@ def _local(dataset: str) -> Path:
     return Path(dataset)
 
 
-def _show_plan(sealed: SealedDataset, place: KeyPlace, wanted: bytes, kek: str) -> None:
+def _show_plan(sealed: SealedDataset, place: KeyPlace, wanted: bytes, kek: str | None) -> None:
     """Say on standard error what will be wrapped: whoever writes to storage could swap it."""
     before = f"{place.mount}/{place.kek} version {place.version}"
+    after = f"→ a new version of {kek}" if kek else "stays: it was made for this policy"
     rows = [
         ("dataset", f"{sealed.manifest.id} sha256:{sealed.manifest_sha256}"),
-        ("KEK", f"{before} → a new version of {kek}"),
+        ("KEK", f"{before} {after}"),
         ("policy", _change(sealed.policy_sha256, sha256_hex(wanted))),
         *policies.describe_policy(parse_policy(wanted)),
     ]
@@ -151,7 +154,7 @@ def _change(before: str, after: str) -> str:
     return f"sha256:{before[:16]}… " + ("stays" if unchanged else f"→ sha256:{after[:16]}…")
 
 
-def _consequences(place: KeyPlace, latest: int, revoke: bool, changed: bool) -> list[str]:
+def _consequences(place: KeyPlace, last: int, revoke: bool, changed: bool) -> list[str]:
     said = []
     if changed:
         said.append(
@@ -160,7 +163,7 @@ def _consequences(place: KeyPlace, latest: int, revoke: bool, changed: bool) -> 
         )
     if revoke:
         said += [
-            f"Vault will open nothing that version {latest} of {place.kek} or an earlier one"
+            f"Vault will open nothing that version {last} of {place.kek} or an earlier one"
             " wrapped: other copies of this dataset need the new files, and pods that ask with"
             " the old ones fail with KeyRevoked. Pods that have their keys run on.",
             f"Other datasets under {place.kek} become unreadable: move them with --kek first.",
@@ -210,6 +213,10 @@ def _require_unreadable(sealed: SealedDataset, custodian: Custodian) -> None:
     raise VaultMisconfigured("The dataset can still be read.", fix="ask your Vault admin")
 
 
+def _refused(least: int) -> str:
+    return f"whatever a version before {least} wrapped" if least > 1 else "nothing: see --revoke"
+
+
 def _show_done(folder: Path, mount: str, kek: str, done: Rewrapped, output: Output) -> None:
     value = {
         "wrapped": done.wrapped,
@@ -224,7 +231,7 @@ def _show_done(folder: Path, mount: str, kek: str, done: Rewrapped, output: Outp
     rows = [
         ("keys", f"{how} version {done.version} of {mount}/{kek}"),
         ("policy", _change(done.previous_policy_sha256, done.policy_sha256)),
-        ("refused", f"whatever a version before {done.refused_before} wrapped"),
+        ("refused", _refused(done.refused_before)),
         ("next", f"copy {POLICY_FILE} and {KEYS_FILE} over those of every copy of the dataset"),
     ]
     render.emit(output, value, render.fields(rows))

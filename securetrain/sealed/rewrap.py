@@ -123,6 +123,19 @@ def open_keys(sealed: SealedDataset, kek: Opener) -> dict[Split, Secret]:
     return deks
 
 
+def settled(sealed: SealedDataset, versions: Versions, policy: bytes) -> bool:
+    """Whether a re-wrap has made the latest version for these keys and this policy.
+
+    Then nothing earlier of this dataset was wrapped by it, and to refuse all before it is enough:
+    the same command after a crash, or once more, costs no version and hurts no copy. Version 1 is
+    never a re-wrap's.
+    """
+    versions_used = set(map(_version, sealed.keys.values()))
+    return (
+        policy == sealed.policy_bytes and versions_used == {versions.latest} and versions.latest > 1
+    )
+
+
 def rewrap(
     folder: Path,
     sealed: SealedDataset,
@@ -158,7 +171,7 @@ def rewrap(
             raise ManifestInvalid(f"{folder} changed meanwhile.", fix="look at it and try again")
         wanted = sealed.policy_bytes if policy is None else policy
         parse_policy(wanted)
-        wraps = not (revoke and _own_version(sealed, kek.versions(), wanted))
+        wraps = not (revoke and settled(sealed, kek.versions(), wanted))
         version = (
             _wrap_again(folder, sealed, kek, name, target, wanted)
             if wraps
@@ -174,19 +187,6 @@ def rewrap(
             previous_policy_sha256=sealed.policy_sha256,
             refused_before=target.versions().least,
         )
-
-
-def _own_version(sealed: SealedDataset, versions: Versions, policy: bytes) -> bool:
-    """Whether a re-wrap has made the latest version for these keys and this policy.
-
-    Then nothing earlier of this dataset was wrapped by it, and to refuse all before it is enough:
-    the same command after a crash, or once more, costs no version and hurts no copy. Version 1 is
-    never a re-wrap's.
-    """
-    versions_used = set(map(_version, sealed.keys.values()))
-    return (
-        policy == sealed.policy_bytes and versions_used == {versions.latest} and versions.latest > 1
-    )
 
 
 def _wrap_again(

@@ -80,14 +80,18 @@ def test_a_shard_that_grows_while_it_is_read_ends_the_check(
 ) -> None:
     path, _ = folder
     sealed = load_dataset(path)
-    shard = path / sealed.indexes[Split.TRAIN][0].path
+    entry = sealed.indexes[Split.TRAIN][0]
+    shard, done = path / entry.path, 0
 
-    def grow(_: int) -> None:
+    def grow(size: int) -> None:
+        nonlocal done
+        done += size
         with shard.open("ab") as stream:
             stream.write(b"x" * MIB)
 
     with pytest.raises(ShardCorrupt, match="not the file that was sealed"):
         check_shards(sealed, deep=True, on_bytes=grow)
+    assert done <= entry.bytes + MIB
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
