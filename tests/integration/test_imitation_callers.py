@@ -127,8 +127,10 @@ def of_another_account(stage: Stage, victim: Object) -> Iterator[Try]:
 def on_no_node(stage: Stage, victim: Object) -> Iterator[Try]:
     body = imitation(victim, lambda pod: pod["spec"].pop("nodeName"))
     thief = stage.admin.create(body).expect()
-    yield Try(stage.token(thief), address())
-    stage.remove(thief)
+    try:
+        yield Try(stage.token(thief), address())
+    finally:
+        stage.remove(thief)
 
 
 @contextmanager
@@ -164,8 +166,10 @@ def of_another_namespace(stage: Stage, victim: Object) -> Iterator[Try]:
     source, path = address(), f"{path}/{thief['metadata']['name']}"
     status = {**victim["status"], "podIP": source, "podIPs": [{"ip": source}]}
     stage.admin.patch(f"{path}/status", {"status": status}).expect()
-    yield Try(stage.token(thief, namespace=ELSEWHERE), source)
-    stage.admin.delete(path, gracePeriodSeconds=0).expect()
+    try:
+        yield Try(stage.token(thief, namespace=ELSEWHERE), source)
+    finally:
+        stage.admin.delete(path, gracePeriodSeconds=0).expect()
 
 
 CALLERS: dict[str, tuple[Make, int, str]] = {
