@@ -247,7 +247,8 @@ class PodPlayer:
     def _let_go(self, pod: PlayedPod) -> None:
         self._threads[pod.uid].join(STOP_SECONDS)
         now = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
-        self._kubelet.delete(pod.path, **now)
+        with suppress(urllib3.exceptions.HTTPError):
+            self._kubelet.delete(pod.path, **now)
 
 
 class _Kubelet:
@@ -365,7 +366,8 @@ class _Kubelet:
             "conditions": [condition],
             "containerStatuses": [container],
         }
-        with suppress(AssertionError):  # the pod is gone, and nobody is left to be told
+        # The pod may be gone, or at the very end the server: nobody is left to be told.
+        with suppress(AssertionError, urllib3.exceptions.HTTPError):
             path = f"{self._pod.path}/status"
             self._until_allowed(
                 lambda: self._api.call(
