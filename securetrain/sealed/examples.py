@@ -9,7 +9,7 @@ little-endian), masked CRC32C of it, data, masked CRC32C of the data.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Final
 
 import google_crc32c
@@ -25,6 +25,10 @@ _MASK_DELTA: Final = 0xA282EAD8
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _TWO_64: Final = 1 << 64
+_FLOAT: Final = struct.Struct("<f")
+_ONE_FLOAT: Final = bytes([_FLOAT_LIST << 3 | _DELIMITED, 6, 1 << 3 | _DELIMITED, 4])
+"""What stands before the only value of a float_list."""
+_SMALL: Final = tuple(bytes([value]) for value in range(128))
 
 Value = bytes | int | float | NDArray[np.float32]
 """What a feature holds: one bytes, one int64, one float32 or several."""
@@ -34,11 +38,17 @@ Values = list[bytes] | list[int] | NDArray[np.float32]
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """A tf.train.Example: each feature becomes a list of the kind that its value is of."""
-    entries = b"".join(
-        _field(1, _field(1, name.encode()) + _field(2, _feature(features[name])))
-        for name in sorted(features)
-    )
-    return _field(1, entries)
+    return join_entries([encode_entry(name, features[name]) for name in sorted(features)])
+
+
+def encode_entry(name: str, value: Value) -> bytes:
+    """One feature as it stands in a tf.train.Example."""
+    return _field(1, _field(1, name.encode()) + _field(2, _feature(value)))
+
+
+def join_entries(entries: Sequence[bytes]) -> bytes:
+    """A tf.train.Example of some entries, which come in the order of their names."""
+    return _field(1, b"".join(entries))
 
 
 def frame(record: bytes) -> bytes:
@@ -179,6 +189,8 @@ def _feature(value: Value) -> bytes:
         return _field(_BYTES_LIST, _field(1, value))
     if isinstance(value, int):
         return _field(_INT64_LIST, _field(1, _varint(value % _TWO_64)))
+    if isinstance(value, float):
+        return _ONE_FLOAT + _FLOAT.pack(value)
     return _field(_FLOAT_LIST, _field(1, np.asarray(value, dtype="<f4").tobytes()))
 
 
@@ -188,6 +200,8 @@ def _field(number: int, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if value < len(_SMALL):
+        return _SMALL[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -24,7 +24,7 @@ from securetrain.sealed.examples import FRAME_BYTES
 from securetrain.sealed.sources.base import Record
 from securetrain.sealed.splits import Fractions, content_identity, group_identity, place, split_of
 
-CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 19
 """Most rows that are in memory at once."""
 _SPLITS: Final = tuple(Split)
 _PACK: Final = struct.Struct("<QQQQIIIB")
@@ -159,9 +159,11 @@ class Ledger:
         count = max(1, -(-self._count // CHUNK))
         edges = [(number << 64) // count for number in range(count + 1)]
         for low, high in pairwise(edges):
-            parts = [
-                rows[(rows[column] >= low) & (rows[column] <= high - 1)] for rows in self._chunks()
-            ]
+            parts = []
+            for rows in self._chunks():
+                inside = rows[(rows[column] >= low) & (rows[column] <= high - 1)]
+                if len(inside):
+                    parts.append(inside)
             yield np.concatenate(parts) if parts else np.empty(0, dtype=_ROW)
 
 

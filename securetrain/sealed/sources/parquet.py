@@ -10,7 +10,8 @@ from typing import Any, Final
 from securetrain.errors import BadConfiguration, InvalidInput
 from securetrain.sealed.sources.columns import Cell, Kind
 
-BATCH_BYTES: Final = 16 << 20
+BATCH_BYTES: Final = 2 << 20
+"""Of a batch as it is stored; as Python numbers it is eight times as large and more."""
 BATCH_ROWS: Final = 4096
 
 
@@ -60,7 +61,9 @@ def _opened(path: Path) -> Iterator[Any]:
         # Buffered, so that not a whole column of a row group is read at once.
         with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             yield file
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError):
+    except MemoryError:
+        raise _bad(path, "needs more memory than there is") from None
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError):
         raise _bad(path, "is not a Parquet file that can be read") from None
 
 

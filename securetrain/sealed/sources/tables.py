@@ -9,8 +9,8 @@ from hashlib import sha256
 from typing import Protocol
 
 from securetrain.errors import InvalidInput, UsageError
-from securetrain.sealed.examples import encode_example
-from securetrain.sealed.features import LABEL, MAX_CLASSES, Feature, Task
+from securetrain.sealed.examples import encode_entry, join_entries
+from securetrain.sealed.features import MAX_CLASSES, Feature, Task
 from securetrain.sealed.sources.base import (
     LABEL_FEATURE,
     Record,
@@ -172,17 +172,25 @@ class TableSource:
         """All rows, in their order."""
         label, group = self._roles.label, self._roles.group
         places = {name: number for number, name in enumerate(self._task.labels)}
-        encoders = [(column.name, column.encoder()) for column in self._columns]
-        wanted = [*self._roles.inputs, label, *([group] if group is not None else [])]
-        name, size = self._task.label or LABEL, len(encoders)
+        columns = sorted(
+            zip(self._columns, self._roles.inputs, strict=True), key=lambda pair: pair[0].name
+        )
+        encoders = [(column.name, column.encoder()) for column, _ in columns]
+        wanted = [place for _, place in columns]
+        wanted += [label] if group is None else [label, group]
+        name, size = self._task.label_name, len(columns)
+        # Entries stand in the order of their names, the label's among them.
+        before = sum(1 for column, _ in columns if column.name < name)
         for cells in self._rows.rows(wanted):
-            values = {
-                key: encode(cell) for (key, encode), cell in zip(encoders, cells, strict=False)
-            }
-            content = sha256(encode_example(values)).digest()
+            entries = [
+                encode_entry(key, encode(cell))
+                for (key, encode), cell in zip(encoders, cells, strict=False)
+            ]
+            content = sha256(join_entries(entries)).digest()
             number = places.get(text_of(cells[size]), -1)
             key = text_of(cells[size + 1]) if group is not None else None
-            yield Record(encode_example({**values, name: number}), content, number, key)
+            entries.insert(before, encode_entry(name, number))
+            yield Record(join_entries(entries), content, number, key)
 
     def _look(self) -> tuple[int, dict[int, Seen]]:
         names, label = self._rows.names, self._roles.label
