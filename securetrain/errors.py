@@ -31,6 +31,7 @@
     │   ├── StorageFull             no room is left where something is to be written
     │   ├── JobNotFound
     │   └── VaultMisconfigured
+    │       └── VaultRedirects      Vault sends its callers to another server
     └── GatesMissed            14   the model was evaluated and is not good enough
 
 An error's `reason` is CamelCase and is reused in conditions, Events, audit records and problem
@@ -293,6 +294,12 @@ class VaultMisconfigured(BadConfiguration):
     """A mount, role, policy or key of Vault is missing or of the wrong kind."""
 
     usual_fix = "run 'securetrain vault setup'"
+
+
+class VaultRedirects(VaultMisconfigured):
+    """Vault sends its callers to another server, which could be anybody's."""
+
+    usual_fix = "give the address of the active Vault, or of a load balancer that forwards to it"
 
 
 class GatesMissed(SecuretrainError):

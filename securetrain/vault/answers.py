@@ -18,6 +18,7 @@ from securetrain.errors import (
     VaultClockSkew,
     VaultDenied,
     VaultMisconfigured,
+    VaultRedirects,
     VaultSealed,
     VaultUnavailable,
     WrongKey,
@@ -123,9 +124,8 @@ def parse(answer: RawAnswer, path: str, *, warnings_ok: bool = False) -> VaultAn
 def refusal(status: int, errors: str, path: str) -> SecuretrainError:
     """Our error for an HTTP status and the text of Vault's errors."""
     if 300 <= status < 400:
-        return VaultMisconfigured(
-            f"Vault redirects ({status}) at {path} to another server, which is never followed",
-            fix="give the address of the active Vault, or of a load balancer that forwards to it",
+        return VaultRedirects(
+            f"Vault redirects ({status}) at {path} to another server, which is never followed"
         )
     if status == 503 and "sealed" in errors.lower():
         return VaultSealed("Vault is sealed", fix="vault operator unseal")

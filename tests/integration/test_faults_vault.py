@@ -196,7 +196,7 @@ async def test_a_redirect_in_the_middle_of_a_grant_withdraws_it_and_no_token_fol
         bench.proxy.on(model_decrypt, faults.redirect(status, other.url))
         async with bench.client() as client:
             code, problem = await bench.grant(client, bench.world.pod())
-    assert (code, problem["reason"]) == (503, "VaultMisconfigured")
+    assert (code, problem["reason"]) == (503, "VaultRedirects")
     assert bench.world.record.grants == ()
     assert other.requests == []
 

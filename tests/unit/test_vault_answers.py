@@ -9,6 +9,7 @@ from securetrain.errors import (
     SecuretrainError,
     VaultDenied,
     VaultMisconfigured,
+    VaultRedirects,
     VaultSealed,
     VaultUnavailable,
     WrongKey,
@@ -35,7 +36,7 @@ from securetrain.vault.transport import RawAnswer
         (502, "", VaultUnavailable),
         (503, "", VaultUnavailable),
         (503, "Vault is sealed", VaultSealed),
-        (307, "", VaultMisconfigured),
+        (307, "", VaultRedirects),
     ],
 )
 def test_kinds(status: int, text: str, kind: type[SecuretrainError]) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from securetrain.api import names
 from securetrain.api.names import Purpose
 from securetrain.api.types import JobSpec
-from securetrain.errors import SecuretrainError, VaultClockSkew, VaultDenied, VaultMisconfigured
+from securetrain.errors import SecuretrainError, VaultDenied, VaultMisconfigured
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core import diagnose, plan, times, transitions
 from securetrain_operator.core.diagnose import Diagnosis
@@ -233,9 +233,7 @@ def _lacking(observed: Observed, spec: JobSpec, settings: Settings) -> Diagnosis
 def vault_lack(fault: SecuretrainError, namespace: str) -> Diagnosis:
     """What a job waits for when the check of Vault failed."""
     found = diagnose.from_error(fault)
-    if isinstance(fault, VaultClockSkew):
-        return found
-    if isinstance(fault, VaultDenied | VaultMisconfigured):
+    if type(fault) in (VaultDenied, VaultMisconfigured):  # their subclasses say what it is
         fix = f"run securetrain vault setup for namespace {namespace}"
         own = fault.fix if fault.fix != fault.usual_fix else fix
         return Diagnosis("VaultRoleMissing", found.message, own)
