@@ -145,7 +145,7 @@ def test_strictness(change: dict[str, Any], field: str) -> None:
 
 def test_only_names_on_the_wire_count() -> None:
     text = json.dumps(POLICY).replace("networkIsolation", "network_isolation")
-    with pytest.raises(ManifestInvalid, match="network_isolation: unknown field"):
+    with pytest.raises(ManifestInvalid, match=r"network_isolation: .*unknown field"):
         parse_policy(text.encode())
 
 
