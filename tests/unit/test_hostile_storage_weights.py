@@ -69,6 +69,10 @@ def with_number(data: bytes, value: float, place: int = -1) -> bytes:
     return data[: len(data) - len(numbers)] + array.tobytes()
 
 
+def of_type(name: str) -> Callable[[bytes], bytes]:
+    return lambda data: with_entry(data, dtype=name)
+
+
 ATTACKS: dict[str, Callable[[bytes], bytes]] = {
     "no header": lambda d: b"",
     "half a length": lambda d: d[:5],
@@ -131,7 +135,7 @@ ATTACKS: dict[str, Callable[[bytes], bytes]] = {
     "not a number": lambda d: with_number(d, float("nan")),
     "infinity": lambda d: with_number(d, float("inf"), 0),
     "less than any number": lambda d: with_number(d, float("-inf"), 7),
-    **{f"type {name}": lambda d, name=name: with_entry(d, dtype=name) for name in DTYPES},
+    **{f"type {name}": of_type(name) for name in DTYPES},
     "a zip archive": lambda d: b"PK\x03\x04" + d,
     "an HDF5 file": lambda d: b"\x89HDF\r\n\x1a\n" + d,
     "a pickle": lambda d: b"\x80\x04\x95\x10\0\0\0\0\0\0\0cos\nsystem\n(S'true'\ntR.",
