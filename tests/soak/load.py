@@ -14,8 +14,8 @@ from support.stage import Stage
 from support.trails import Trails
 
 DENIED = "denied"
-SECONDS_EACH = 20.0
-PATIENCE = 240.0
+STALLED_SECONDS = 600.0
+"""No job has ended for so long: something is stuck."""
 
 
 @dataclass
@@ -56,8 +56,8 @@ def run(at: Stage, jobs: Sequence[Planned], parallel: int) -> list[str]:
         stage.seal_dataset(at.openbao, denied, at.namespace, namespaces=["elsewhere"])
     left, ended = list(jobs), 0
     going: list[Planned] = []
-    until = time.monotonic() + PATIENCE + SECONDS_EACH * len(jobs)
-    while (left or going) and time.monotonic() < until:
+    last = time.monotonic()
+    while (left or going) and time.monotonic() < last + STALLED_SECONDS:
         while left and len(going) < parallel:
             job = left.pop(0)
             at.player.accuracy[job.name] = job.accuracy
@@ -67,9 +67,10 @@ def run(at: Stage, jobs: Sequence[Planned], parallel: int) -> list[str]:
         still = [job for job in going if not at.ended(job.name)]
         if len(still) < len(going):
             ended += len(going) - len(still)
+            last = time.monotonic()
             say(f"{ended}/{len(jobs)} jobs have ended")
         going = still
-    return [f"{job.name}: has not ended: {at.job(job.name).get('status')}" for job in going]
+    return [f"{job.name}: has not ended, and is {at.phase(job.name)}" for job in going]
 
 
 def check(at: Stage, jobs: Sequence[Planned], deaths: int) -> list[str]:
