@@ -14,10 +14,10 @@ import safetensors.numpy
 from securetrain.api.gateway import ResultsRequest, ResultsResponse
 from securetrain.api.names import Purpose, Split
 from securetrain.api.types import ModelSpec, OptimizerSpec, TrainingSpec
-from securetrain.errors import InvalidInput
-from securetrain.sealed.features import input_shape
+from securetrain.errors import InvalidInput, ShardCorrupt
+from securetrain.sealed.features import Feature, input_shape
 from securetrain.sealed.model import parse_model
-from securetrain.sealed.sources.base import Wishes
+from securetrain.sealed.sources.base import Source, Wishes
 from securetrain.sealed.sources.opening import open_source
 from securetrain.sealed.weights import open_weights
 from securetrain.sealed.writer import SealOptions, seal
@@ -122,6 +122,32 @@ def test_images_are_scaled_only_where_the_manifest_says_so(tmp_path: Path) -> No
     assert images.shape == (len(labels), 6, 9, 1)
     bands = images.reshape(len(labels), 3, -1).mean(axis=2)
     assert (bands.argmax(axis=1) == labels).all()
+
+
+class Claiming:
+    """A source whose manifest says that no image has to be scaled."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        image = self._source.features["image"].model_copy(update={"resize": None})
+        return {**self._source.features, "image": image}
+
+
+def test_an_image_of_another_size_than_declared_is_refused(tmp_path: Path) -> None:
+    source, _ = open_source(MAKERS["images"](tmp_path), Wishes(image_size=(6, 9)))
+    wrapper = Wrapper()
+    seal(Claiming(source), tmp_path / "data", SealOptions("k", policy()), wrapper)
+    with pytest.raises(ShardCorrupt, match="does not fit the features"):
+        first_batch(tmp_path, GivenKeys(wrapper.deks, Secret(bytes(32))))
 
 
 def test_a_tables_vector_is_in_the_order_of_names(tmp_path: Path) -> None:
