@@ -10,9 +10,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from signal import SIGKILL, SIGSTOP
 
 import pytest
 
+from localcluster import images
 from localcluster.cluster import Cluster
 from localcluster.platform import ROOT, Platform
 from localcluster.volumes import make_claim
@@ -45,6 +47,7 @@ def cluster() -> Iterator[Cluster]:
     was_up = all(process.running for process in cluster.processes)
     cluster.up()
     try:
+        images.load(cluster.node.containerd)
         shutil.rmtree(WORK, ignore_errors=True)
         yield cluster
     finally:
@@ -61,7 +64,7 @@ def vault_secrets(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def witness(cluster: Cluster) -> Iterator[Witness]:
-    """Sees what all pods show since this began."""
+    """Sees what all pods show since this began; the images were there before."""
     witness = Witness(WORK / "evidence")
     witness.start()
     yield witness
@@ -126,25 +129,21 @@ def tiny_volume(platform: Platform) -> Iterator[Path]:
 def submitted(
     platform: Platform, dataset: Path, victim: node.RunningPod, tiny_volume: Path
 ) -> Iterator[Reaper]:
-    """Everything at once: jobs that fail, a second victim, and two jobs that lose a pod."""
-    reaper = Reaper(
-        NAMESPACE, {"stj-killed-train": "keys.granted", "stj-bereft-certify": "tensorflow.ready"}
-    )
+    """Everything at once: jobs that fail, a second victim, and three jobs that are struck."""
+    prey = {
+        "stj-killed-train": ("keys.granted", SIGKILL),
+        "stj-bereft-certify": ("tensorflow.ready", SIGKILL),
+        "stj-left-alone-train": ("keys.granted", SIGSTOP),
+    }
+    reaper = Reaper(NAMESPACE, prey)
     reaper.start()
     slow = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "400m", **sealing.MEMORY}}}
+    jobs = (sealing.manifest(NAMESPACE, name, dataset.name) for name in ("killed", "bereft"))
     platform.cluster.kubectl.apply(
-        sealing.manifest(NAMESPACE, "killed", dataset.name, training={"epochs": 20}),
-        sealing.manifest(NAMESPACE, "bereft", dataset.name),
+        *jobs,
         sealing.manifest(NAMESPACE, "patched", dataset.name, training=ENDLESS, pod=slow),
+        sealing.manifest(NAMESPACE, "left-alone", dataset.name, pod=sealing.IDLE),
     )
     outcomes.submit(platform, dataset)
     yield reaper
     reaper.stop()
-
-
-@pytest.fixture(scope="session")
-def left_alone(platform: Platform, dataset: Path, submitted: Reaper) -> str:
-    """A job that trains for some seconds, and meanwhile loses its kubelet."""
-    job = sealing.manifest(NAMESPACE, "left-alone", dataset.name, training={"epochs": 30})
-    platform.cluster.kubectl.apply(job)
-    return "left-alone"

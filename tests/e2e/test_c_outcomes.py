@@ -11,7 +11,7 @@ from securetrain.errors import ExitCode
 from support import node
 from support.outcomes import NAMESPACE, PRECIOUS, corrupt_shard, failure, watch
 
-pytestmark = pytest.mark.usefixtures("submitted", "left_alone")
+pytestmark = pytest.mark.usefixtures("submitted")
 
 
 def models(platform: Platform, name: str) -> Path:

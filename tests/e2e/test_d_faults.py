@@ -50,21 +50,25 @@ def test_a_killed_training_pod_is_followed_by_a_new_one_with_keys_of_its_own(
     platform: Platform, submitted: Reaper
 ) -> None:
     eventually(lambda: len(grants(platform, "killed", "train")) == 2, "keys", seconds=PATIENCE)
-    killed = submitted.killed["stj-killed-train"]
+    killed = submitted.struck["stj-killed-train"].pod_uid
     assert grants(platform, "killed", "train")[0] == killed
     assert exit_code(pods_of(platform, "killed", "train")[killed]) == 128 + signal.SIGKILL
 
 
 def test_training_that_ends_while_the_kubelet_is_away_counts(
-    platform: Platform, left_alone: str
+    platform: Platform, submitted: Reaper
 ) -> None:
-    def results() -> Any:
-        return node.record_of(platform, NAMESPACE, left_alone)["results"]
+    """The pod stands still until the kubelet is gone."""
 
-    eventually(lambda: len(grants(platform, left_alone, "train")) == 1, "keys", seconds=PATIENCE)
+    def results() -> Any:
+        return node.record_of(platform, NAMESPACE, "left-alone")["results"]
+
+    prey = "stj-left-alone-train"
+    eventually(lambda: prey in submitted.struck, "keys", seconds=PATIENCE)
     platform.cluster.node.kubelet.stop()
     try:
         assert "train" not in results()
+        os.kill(submitted.struck[prey].pid, signal.SIGCONT)
         eventually(lambda: "train" in results(), "the results of training", seconds=PATIENCE)
     finally:
         platform.cluster.node.start()
@@ -95,7 +99,7 @@ def test_an_operator_that_is_killed_comes_back_and_finds_the_same_pod_training(
     ("job", "pods"), [("killed", (2, 1)), ("bereft", (1, 2)), ("left-alone", (1, 1))]
 )
 def test_what_was_struck_still_ends_well_and_its_trail_is_whole(
-    platform: Platform, left_alone: str, job: str, pods: tuple[int, int]
+    platform: Platform, submitted: Reaper, job: str, pods: tuple[int, int]
 ) -> None:
     """A lost training pod costs one more, a lost certify pod alone is repeated."""
     code, said = watch(platform, job)

@@ -38,8 +38,8 @@ TOKEN_CALLS = {("serviceaccounts", "token"), ("tokenreviews", "")}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _all_have_ended(platform: Platform, submitted: Reaper, left_alone: str) -> None:
-    for job in ("echoed", "missed", "flipped", "killed", "bereft", left_alone):
+def _all_have_ended(platform: Platform, submitted: Reaper) -> None:
+    for job in ("echoed", "missed", "flipped", "killed", "bereft"):
         watch(platform, job)
 
 
@@ -81,7 +81,9 @@ def dumps(
 
 
 @pytest.fixture(scope="module")
-def places(witness: Witness, platform: Platform, dumps: Path) -> dict[str, Path]:
+def places(
+    witness: Witness, platform: Platform, dumps: Path, audited: tuple[Path, dict[str, bytes]]
+) -> dict[str, Path]:
     """Everything that outlives a pod's memory, by what it is."""
     state, evidence = platform.cluster.state, platform.work / "evidence"
     assert witness.failure is None
@@ -97,7 +99,7 @@ def places(witness: Witness, platform: Platform, dumps: Path) -> dict[str, Path]
         "OpenBao": platform.cluster.openbao.audit_log.parent,
         "objects": objects(platform, evidence / "objects.json"),
         "core dumps": dumps,
-        "calls without tokens": calls_without_tokens(platform, evidence / "calls.jsonl"),
+        "API calls that hand no token over": audited[0],
     }
 
 
@@ -109,33 +111,27 @@ def objects(platform: Platform, file: Path) -> Path:
     return file
 
 
-def calls(platform: Platform) -> Iterator[tuple[bool, dict[str, object], str]]:
-    """The API server's audit log: whether a call hands tokens over, the call, its line."""
+@pytest.fixture(scope="module")
+def audited(platform: Platform, dumps: Path) -> tuple[Path, dict[str, bytes]]:
+    """The API's audit log but for the calls that hand tokens over, and the tokens of pods there."""
+    tokens: set[str] = set()
+    others = platform.work / "evidence" / "calls.jsonl"
+    with others.open("w") as kept:
+        for line in audit_lines(platform):
+            call = json.loads(line)
+            target = call.get("objectRef", {})
+            if (target.get("resource"), target.get("subresource", "")) not in TOKEN_CALLS:
+                kept.write(line)
+            elif call.get("responseObject", {}).get("kind") == "TokenRequest":
+                tokens.add(str(call["responseObject"]["status"]["token"]))
+    return others, named("pod token", (token.rpartition(".")[2].encode() for token in tokens))
+
+
+def audit_lines(platform: Platform) -> Iterator[str]:
+    """Lines of all files of the API server's audit log."""
     for log in sorted(platform.cluster.control_plane.audit_log.parent.glob(f"{AUDIT}*")):
         with log.open() as lines:
-            for line in lines:
-                call = json.loads(line)
-                target = call.get("objectRef", {})
-                kind = (target.get("resource"), target.get("subresource", ""))
-                yield kind in TOKEN_CALLS, call, line
-
-
-def calls_without_tokens(platform: Platform, file: Path) -> Path:
-    """The audit log, but for the calls that make and review tokens."""
-    with file.open("w") as kept:
-        kept.writelines(line for hands_over, _, line in calls(platform) if not hands_over)
-    return file
-
-
-def pod_tokens(platform: Platform) -> dict[str, bytes]:
-    """Signatures of all tokens that kubelet got for pods."""
-    answers = (call.get("responseObject") for hands_over, call, _ in calls(platform) if hands_over)
-    tokens = {
-        str(answer["status"]["token"])
-        for answer in answers
-        if isinstance(answer, dict) and answer.get("kind") == "TokenRequest"
-    }
-    return named("pod token", (token.rpartition(".")[2].encode() for token in tokens))
+            yield from lines
 
 
 def named(kind: str, found: Iterable[bytes]) -> dict[str, bytes]:
@@ -166,11 +162,12 @@ def keys(platform: Platform, dataset: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def found(
-    platform: Platform,
     vault_secrets: RawAudit,
     places: dict[str, Path],
     keys: dict[str, bytes],
     leaked: bytes,
+    audited: tuple[Path, dict[str, bytes]],
+    witness: Witness,
 ) -> list[Find]:
     """One search of all places for all secrets."""
     wanted = {
@@ -180,13 +177,13 @@ def found(
         **keys,
         **named("wrapping token", map(str.encode, vault_secrets.wrapping_tokens())),
         **named("login", map(str.encode, vault_secrets.logins())),
-        **pod_tokens(platform),
+        **audited[1],
     }
     kinds = Counter(name.partition(" ")[0] for name in wanted)
     print(kinds)
     assert min(kinds[kind] for kind in ("key", "wrapping", "login", "pod")) > 5
     demo = {"the demo's volumes": DEMO / "volumes"} if DEMO.exists() else {}
-    return hunt(wanted, {**places, **demo})
+    return hunt(wanted, {**places, **demo}, since=witness.began)
 
 
 def of(kind: str, found: list[Find]) -> list[Find]:

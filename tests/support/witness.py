@@ -24,7 +24,7 @@ class Witness:
     """Notes what it sees in a folder, until it is stopped.
 
     Args:
-        folder: gets `processes`, `tmp` and, by `keep_logs`, `pod-logs`.
+        folder: gets `processes`, `tmp` and, by `keep_logs`, `pod-logs`; `began` tells when.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,11 +33,13 @@ class Witness:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
         self.failure: BaseException | None = None
+        self.began = folder / "began"
 
     def start(self) -> None:
         """Begin to watch."""
         for name in ("processes", "tmp", "pod-logs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self.began.touch()
         self._thread.start()
 
     def stop(self) -> None:

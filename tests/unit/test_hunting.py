@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_each_secret_is_named_with_its_place(tmp_path: Path) -> None:
         ("other", "all"),
         ("other", "inner"),
     }
+
+
+def test_what_has_not_changed_since_may_be_left_out(tmp_path: Path) -> None:
+    """By the time of the change, which nobody can set, unlike that of the content."""
+    (tmp_path / "old").write_bytes(KEY)
+    since = tmp_path / "since"
+    while not since.exists() or since.stat().st_ctime <= (tmp_path / "old").stat().st_ctime:
+        since.write_text("now")
+    new = tmp_path / "new"
+    while not new.exists() or new.stat().st_ctime <= since.stat().st_ctime:
+        new.write_bytes(KEY)
+    os.utime(new, (0, 0))
+    assert hunt({"key": KEY}, {"here": tmp_path}, since=since) == [Find("key", "here", new)]
 
 
 def test_a_place_that_is_not_there_is_no_clean_place(tmp_path: Path) -> None:
