@@ -222,14 +222,8 @@ class PodPlayer:
             return  # deleted meanwhile; the next look tells
         labels = metadata["labels"]
         job, purpose = labels[names.JOB_LABEL], Purpose(labels[names.PURPOSE_LABEL])
-        pod = PlayedPod(
-            metadata["name"],
-            metadata["namespace"],
-            metadata["uid"],
-            purpose,
-            job,
-            len(self.of(job, purpose)) + 1,
-        )
+        identity = (metadata["name"], metadata["namespace"], metadata["uid"])
+        pod = PlayedPod(*identity, purpose, job, len(self.of(job, purpose)) + 1)
         self.pods.append(pod)
         kubelet = _Kubelet(self._kubelet, self, pod, item)
         thread = threading.Thread(target=kubelet.run, name=pod.name, daemon=True)
@@ -324,18 +318,14 @@ class _Kubelet:
         (volume,) = (v for v in self._item["spec"]["volumes"] if "projected" in v)
         wanted = volume["projected"]["sources"][0]["serviceAccountToken"]
         pod, account = self._pod, self._item["spec"]["serviceAccountName"]
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {
                 "audiences": [wanted["audience"]],
                 "expirationSeconds": wanted["expirationSeconds"],
-                "boundObjectRef": {
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "name": pod.name,
-                    "uid": pod.uid,
-                },
+                "boundObjectRef": bound,
             },
         }
         path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{account}/token"
