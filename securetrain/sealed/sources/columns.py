@@ -24,7 +24,7 @@ from securetrain.sealed.examples import Value
 from securetrain.sealed.features import MAX_CATEGORIES, MAX_CLASSES
 from securetrain.sealed.sources.base import changed
 
-Cell = str | int | float | bool | list[float] | None
+Cell = str | int | float | bool | NDArray[np.float64] | None
 """A cell as a file gives it; None where there is nothing."""
 
 _NUMBER: Final = re.compile(
@@ -53,7 +53,7 @@ def number(cell: Cell) -> float | None:
         if not _NUMBER.fullmatch(text):
             return None
         value = float(text)
-    elif isinstance(cell, list):
+    elif isinstance(cell, np.ndarray):
         return None
     else:
         value = float(cell)
@@ -88,8 +88,9 @@ class Seen:
 
     def add(self, cell: Cell) -> None:
         """Look at one more cell."""
-        if isinstance(cell, list):
-            found = len(cell) if all(number(each) is not None for each in cell) else -1
+        if isinstance(cell, np.ndarray):
+            fits = bool(np.all(np.isnan(cell) | (np.abs(cell) <= _MAX)))
+            found = len(cell) if fits else -1
             self.length = found if self.length in (None, found) else -1
             return
         if self.texts is not None:
@@ -141,10 +142,9 @@ class Column:
         return value
 
     def _vector(self, cell: Cell) -> NDArray[np.float32]:
-        values = np.asarray(cell if isinstance(cell, list) else [], dtype=np.float32)
-        if len(values) != self.length:
+        if not isinstance(cell, np.ndarray) or len(cell) != self.length:
             raise changed(f"column {self.name}")
-        return values
+        return cell.astype(np.float32)
 
 
 def settle(seen: Seen, wanted: Kind | None, *, categories: Sequence[str] | None = None) -> Column:

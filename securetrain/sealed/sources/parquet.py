@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from securetrain.errors import BadConfiguration, InvalidInput
 from securetrain.sealed.sources.columns import Cell, Kind
 
 BATCH_BYTES: Final = 2 << 20
-"""Of a batch as it is stored; as Python numbers it is eight times as large and more."""
+"""Of a batch as it is stored; as Python numbers it can be eight times as large and more."""
 BATCH_ROWS: Final = 4096
 
 
@@ -50,7 +52,7 @@ class ParquetRows:
         for path in self._paths:
             with _opened(path) as file:
                 for batch in file.iter_batches(_batch_rows(file), columns=names, use_threads=False):
-                    columns = [batch.column(name).to_pylist() for name in names]
+                    columns = [_cells(batch.column(name)) for name in names]
                     yield from zip(*columns, strict=True)
 
 
@@ -65,6 +67,25 @@ def _opened(path: Path) -> Iterator[Any]:
         raise _bad(path, "needs more memory than there is") from None
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError):
         raise _bad(path, "is not a Parquet file that can be read") from None
+
+
+def _cells(column: Any) -> Sequence[Cell]:
+    """The cells of a column; those that are lists become arrays without a Python number each."""
+    if not _is_list(column.type):
+        cells: list[Cell] = column.to_pylist()
+        return cells
+    numbers = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
+    lists: list[Cell] = []
+    at = 0
+    for length in column.value_lengths().to_pylist():
+        lists.append(None if length is None else numbers[at : at + length])
+        at += length or 0
+    return lists
+
+
+def _is_list(kind: Any) -> bool:
+    types = _pyarrow()[0].types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _batch_rows(file: Any) -> int:
@@ -88,10 +109,7 @@ def _kind(kind: Any) -> Kind | None:
 
 
 def _check_type(name: str, kind: Any) -> None:
-    types = _pyarrow()[0].types
-    numbers = (
-        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    ) and _kind(kind.value_type) is Kind.NUMERIC
+    numbers = _is_list(kind) and _kind(kind.value_type) is Kind.NUMERIC
     if _kind(kind) is None and not numbers:
         raise InvalidInput(
             "SRC",
