@@ -20,7 +20,7 @@ _HOP = frozenset({"host", "content-length", "connection", "accept-encoding"})
 class EchoingVault:
     """Passes everything on to the real server, but for two answers.
 
-    The first decryption is answered with 429, which asks to come again, and every unwrap with 400,
+    The first decryption that succeeds is answered with 429, which asks to come again, and every unwrap with 400,
     each with request, credentials and the real answer in its error text.
     """
 
@@ -59,7 +59,8 @@ class EchoingVault:
         status, real = https.request(
             method, url, ca=self._openbao.ca_file, body=content, headers=headers
         )
-        first = path.startswith(DECRYPT) and not any(DECRYPT in text for text in self.echoed)
+        seen = any(DECRYPT in text for text in self.echoed)
+        first = path.startswith(DECRYPT) and status == 200 and not seen
         if path != UNWRAP and not first:
             return status, real
         text = f"cannot handle {path} {body.decode()} {json.dumps(headers)}: {real.decode()}"
