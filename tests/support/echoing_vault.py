@@ -20,8 +20,8 @@ _HOP = frozenset({"host", "content-length", "connection", "accept-encoding"})
 class EchoingVault:
     """Passes everything on to the real server, but for two answers.
 
-    The first decryption that succeeds is answered with 429, which asks to come again, and every unwrap with 400,
-    each with request, credentials and the real answer in its error text.
+    The first decryption that succeeds is answered with 429, which asks to come again, and every
+    unwrap with 400, each with request, credentials and the real answer in its error text.
     """
 
     def __init__(self, openbao: OpenBao) -> None:
