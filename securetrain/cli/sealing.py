@@ -22,6 +22,7 @@ from securetrain.sealed.plan import Plan, planned
 from securetrain.sealed.sources.base import Source, Wishes
 from securetrain.sealed.sources.opening import SourceKind, open_source
 from securetrain.sealed.splits import Fractions
+from securetrain.sealed.staging import check_free, scratch_folder
 from securetrain.vault.custody import Custodian
 
 MIB: Final = 1 << 20
@@ -132,9 +133,9 @@ def _seal(task: _Task, folder: Path, options: writer.SealOptions) -> None:
     with client_from_env() as client:
         custodian = Custodian(client, options.transit_mount, options.kek)
         custodian.require()  # before the work, not after it
-        writer.check_free(folder)
+        check_free(folder)
         source, kind = _open(task)
-        with _planned(task, source, writer.scratch_folder(folder)) as plan:
+        with _planned(task, source, scratch_folder(folder)) as plan:
             _show_balance(task, plan)
             started = time.monotonic()
             with render.progress_bar("sealing", len(source), task.output) as advance:

@@ -9,15 +9,12 @@ of shards.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
-import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 from securetrain.api.digest import sha256_hex
 from securetrain.api.gateway import WrappedDek
 from securetrain.api.names import Split, dek_associated_data, shard_associated_data
-from securetrain.errors import BadConfiguration, InvalidInput, OutputExists
+from securetrain.errors import InvalidInput
 from securetrain.sealed import dataset, files, parallel, strict_json
 from securetrain.sealed.examples import frame
 from securetrain.sealed.ledger import Places
@@ -34,6 +31,7 @@ from securetrain.sealed.plan import Plan, planned
 from securetrain.sealed.policy import parse_policy
 from securetrain.sealed.sources.base import Source, changed
 from securetrain.sealed.splits import Fractions
+from securetrain.sealed.staging import check_free, scratch_folder, staged
 from securetrain.sealed.streaming import KEY, encrypt_stream
 from securetrain.secret import Secret
 
@@ -122,7 +120,7 @@ def seal_planned(
     parse_policy(options.policy)
     _check_shard_size(options.shard_bytes)
     plan.check_complete()
-    with _staged(destination) as folder:
+    with staged(destination) as folder:
         writer = _Writer(plan, folder, options.shard_bytes, on_progress)
         deks = {split: Secret(os.urandom(KEY)) for split in Split}
         manifest = writer.write_content(deks)
@@ -169,81 +167,6 @@ def _wrap(
         )
         for split, dek in deks.items()
     }
-
-
-def scratch_folder(destination: Path) -> Path:
-    """The folder beside `destination`, made if it is not there; raises BadConfiguration."""
-    with _writing(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-    return destination.parent
-
-
-@contextmanager
-def _writing(destination: Path) -> Iterator[None]:
-    """Say in our own words that the system does not let us write."""
-    try:
-        yield
-    except OSError as failure:
-        raise BadConfiguration(
-            f"{destination} cannot be written ({os.strerror(failure.errno or 0)}).",
-            fix="choose a destination that you may write and that has room",
-        ) from None
-
-
-@contextmanager
-def _staged(destination: Path) -> Iterator[Path]:
-    """A new folder that becomes `destination` on leaving, or vanishes on an error."""
-    check_free(destination)
-    staging = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.partial"
-    with _writing(destination):
-        _clear_abandoned(destination)
-        (staging / dataset.SHARD_FOLDER).mkdir(parents=True)
-        lock = _locked(staging)
-        try:
-            yield staging
-            files.sync_folder(staging / dataset.SHARD_FOLDER)
-            files.sync_folder(staging)
-            check_free(destination)
-            staging.rename(destination)
-            files.sync_folder(destination.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            os.close(lock)
-
-
-def _clear_abandoned(destination: Path) -> None:
-    """Remove what a seal to the same place left when it was killed: nobody has its keys."""
-    for staging in destination.parent.glob(f".{_literal(destination.name)}.????????.partial"):
-        try:
-            lock = _locked(staging)
-        except OSError:
-            continue  # its writer lives, or it is no folder
-        shutil.rmtree(staging, ignore_errors=True)
-        os.close(lock)
-
-
-def _locked(folder: Path) -> int:
-    """A descriptor that holds the folder's lock; the system lets go of it when we die."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
-
-
-def check_free(destination: Path) -> None:
-    """Raise OutputExists if there is something at the destination."""
-    if os.path.lexists(destination):
-        raise OutputExists(
-            f"DEST: {str(destination)!r} exists.",
-            fix="a sealed dataset is new: choose another name",
-        )
 
 
 class _Writer:
