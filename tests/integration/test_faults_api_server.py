@@ -25,7 +25,7 @@ from support.fault_proxy import Exchange, Fault, FaultProxy, Matches, Request, R
 from support.faulty import Ways
 from support.stage import Stage
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 TEAM = "faults-api"
 REFUSED = [faults.status(code, retry_after=1) for code in (410, 429, 500, 503)]
@@ -39,7 +39,8 @@ FAULTS: dict[str, Sequence[Fault]] = {
 }
 """By job: its steps meet these in turn."""
 ALL = (*FAULTS, "redirected")
-PATIENCE = 90
+PATIENCE = 200
+"""Seconds; it takes 30 where nothing else runs."""
 
 
 @dataclass
@@ -64,10 +65,14 @@ class Scene:
         until, going = time.monotonic() + PATIENCE, set(self.rules)
         while going and time.monotonic() < until:
             for name in going:
-                touch = {"metadata": {"annotations": {"touched": str(time.monotonic())}}}
-                self.stage.admin.patch(f"{self.stage.jobs}/{name}", touch).expect()
+                self.touch(name)
             time.sleep(1.5)
             going = {name for name in going if not self.stage.ended(name)}
+
+    def touch(self, name: str) -> None:
+        """Wake a job up."""
+        touch = {"metadata": {"annotations": {"touched": str(time.monotonic())}}}
+        self.stage.admin.patch(f"{self.stage.jobs}/{name}", touch).expect()
 
 
 def steps(name: str, uid: str) -> dict[str, Matches]:
@@ -174,6 +179,41 @@ def test_a_job_made_and_one_deleted_while_watches_are_lost_are_seen(
     stage.until(lambda: stage.phase(made) == "Suspended", "the new job is seen")
     stage.until(lambda: stage.record(uid) is None, "what was deleted is cleared away")
     assert not watching & spoilt.ways.api.open or loss == "silent"
+
+
+ECHO = "cGxhaW50ZXh0LWtleS1pbi1hbi1lcnJvci10ZXh0"
+VAULT: Sequence[tuple[str, Fault]] = (
+    ("VaultUnavailable", faults.vault_errors(429, ECHO)),
+    ("VaultRoleMissing", faults.vault_errors(403, ECHO)),
+    ("VaultSealed", faults.vault_errors(503, f"Vault is sealed {ECHO}")),
+    ("VaultClockSkew", faults.vault_errors(400, f"invalid (exp) claim: {ECHO}")),
+    ("VaultRedirects", faults.redirect(307, "https://127.0.0.1:1")),
+)
+
+
+def test_what_is_wrong_with_vault_is_named_and_nothing_is_launched_until_it_is_right(
+    spoilt: Scene,
+) -> None:
+    stage, vault, name = spoilt.stage, spoilt.ways.vault, "patient"
+    faults.drop_watches(spoilt.ways.api)  # so that none of them is silent
+    stage.apply(name, suspend=True)
+
+    def told(reason: str) -> bool:
+        conditions = (stage.job(name).get("status") or {}).get("conditions", ())
+        return any((c["type"], c["reason"]) == ("Ready", reason) for c in conditions)
+
+    for reason, fault in VAULT:
+        vault.on(lambda r: r.path.endswith("/login"), fault, times=None)
+        del vault.rules[:-1]
+        stage.change(name, suspend=False)
+        spoilt.touch(name)
+        stage.until(lambda: told(reason), f"the status says {reason}")  # noqa: B023 used at once
+        assert stage.child(name, Purpose.TRAIN) is None
+    events = stage.admin.get(f"/api/v1/namespaces/{TEAM}/events").expect()
+    assert ECHO not in json.dumps([events, stage.job(name)]) + stage.operator.log
+    vault.clear()
+    stage.until(lambda: stage.ended(name), "it goes on", 90)
+    faulty.check_trained_once(stage, name)
 
 
 def test_all_that_was_said_meanwhile_is_in_plain_words_and_holds_no_token(spoilt: Scene) -> None:

@@ -217,6 +217,23 @@ async def test_tokens_of_a_job_that_ended_meanwhile_are_burnt() -> None:
     assert world.kinds[-1] == "job.failed"
 
 
+async def test_a_connection_that_breaks_under_a_call_is_no_bug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As the server raises it from the read of a body whose sender has gone."""
+    world = World()
+    pod = world.pod()
+
+    async def gone(*_: Any) -> Any:
+        raise ConnectionResetError
+
+    world.cluster.review_token = gone  # type: ignore[method-assign]
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (503, "GatewayUnavailable")
+    assert "unexpected" not in caplog.text
+
+
 def test_unavailable_gateways_are_told_to_wait() -> None:
     from securetrain_operator.gateway.problems import status_of
 

@@ -140,6 +140,8 @@ class Gateway:
             return problems.from_http(error)
         except TimeoutError:
             return problems.from_error(_too_slow(request))
+        except ConnectionError:  # the caller has gone: nobody is there to be answered
+            return problems.from_error(GatewayUnavailable("the caller has gone"))
         except SecuretrainError as error:
             self._note(request, error)
             return problems.from_error(error)
