@@ -20,7 +20,7 @@ import kopf
 from aiohttp import web
 
 from securetrain.api import names
-from securetrain.errors import BadConfiguration, SecuretrainError
+from securetrain.errors import SecuretrainError
 from securetrain_operator import handlers, health
 from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.adapters.clock import SystemClock
@@ -68,8 +68,6 @@ class App:
     @classmethod
     def wire(cls, settings: Settings, cluster: KubeCluster, vault: VaultBroker) -> Self:
         """Connect the parts."""
-        if not settings.vault_connections:
-            raise BadConfiguration("vaultConnections is empty", fix="name at least one Vault")
         connection = settings.vault_connections[0]
         clock, store = SystemClock(), WatchStore()
         progress, board = MemoryProgress(), MemoryBoard()
@@ -184,7 +182,8 @@ class App:
         runner = runner_of(application)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, port=port, ssl_context=context).start()
+        host = self.settings.listen_address
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
 
     async def _shut_down(self, tasks: _Tasks) -> None:
         """Stop the watches by their flag, for they have connections to close; cancel the rest."""

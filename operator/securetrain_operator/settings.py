@@ -44,6 +44,8 @@ class Settings(Model):
     gateway_url: GatewayUrl
     gateway_port: Port = GATEWAY_PORT
     health_port: Port = HEALTH_PORT
+    listen_address: str | None = None
+    """Address of this machine that both ports are on; all if it is not named."""
     gateway_names: Annotated[tuple[DnsName, ...], Field(min_length=1)]
     """DNS names in the gateway's certificate."""
     gateway_egress: dict[str, str] = {"app.kubernetes.io/name": "securetrain-operator"}

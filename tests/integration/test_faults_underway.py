@@ -86,7 +86,7 @@ def scene(
     with (
         stage.opened(control_plane, openbao, folder, TEAM, guards=True) as opened,
         opened.operator.running(),
-        faulty.before_the_gateway(opened, folder) as gateway,
+        faulty.before_the_gateway(opened, folder, opened.operator) as gateway,
     ):
         opened.operator.wait_ready()
         opened.player.gateway_port = lambda _: gateway.port
@@ -202,10 +202,10 @@ def test_two_operators_by_mistake_launch_each_job_once_and_keep_one_chain(
 ) -> None:
     play, jobs = scene.stage, [f"twice-{number}" for number in range(3)]
     twin = faulty.second(play.operator, tmp_path / "twin")
-    ports = [play.operator.gateway_port, twin.gateway_port]
-    play.player.gateway_port = lambda _: ports[len(play.player.pods) % 2]
-    with twin.running():
+    with twin.running(), faulty.before_the_gateway(play, twin.folder, twin) as second:
         twin.wait_ready()
+        ports = [scene.gateway.port, second.port]
+        play.player.gateway_port = lambda _: ports[len(play.player.pods) % 2]
         for name in jobs:
             play.apply(name)
         for name in jobs:

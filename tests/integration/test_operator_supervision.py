@@ -11,7 +11,6 @@ import pytest
 
 from localcluster.control_plane import ControlPlane
 from securetrain.api.names import PLURAL
-from securetrain.errors import BadConfiguration
 from securetrain_operator import handlers
 from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.vault import VaultBroker
@@ -25,7 +24,7 @@ from support.operator_process import TRAINER, free_port, write_kubeconfig
 BLIND = "blind-operator"
 
 
-def settings(*, connections: bool = True) -> Settings:
+def settings() -> Settings:
     connection = {"address": "https://127.0.0.1:1", "ca": "none"}
     return Settings.model_validate(
         {
@@ -36,7 +35,7 @@ def settings(*, connections: bool = True) -> Settings:
             "gatewayPort": free_port(),
             "gatewayNames": ["gateway.default.svc"],
             "healthPort": free_port(),
-            "vaultConnections": [connection] if connections else [],
+            "vaultConnections": [connection],
         }
     )
 
@@ -117,10 +116,3 @@ async def test_stopping_before_anything_has_started_well(
     stop.set()
     async with asyncio.timeout(20):
         await App.wire(settings(), cluster, VaultBroker(tmp_path / "absent")).run(stop)
-
-
-async def test_without_any_vault_there_is_nothing_to_run(
-    cluster: KubeCluster, tmp_path: Path
-) -> None:
-    with pytest.raises(BadConfiguration, match="vaultConnections"):
-        App.wire(settings(connections=False), cluster, VaultBroker(tmp_path / "absent"))

@@ -66,7 +66,7 @@ def _run(folder: Path, chosen: argparse.Namespace) -> dict[str, object]:
         stage_folder.mkdir()
         with (
             faulty.opened(control_plane, openbao, stage_folder, TEAM) as (stage, ways),
-            faulty.before_the_gateway(stage, stage_folder) as gateway,
+            faulty.before_the_gateway(stage, stage_folder, stage.operator) as gateway,
         ):
             stage.player.gateway_port = lambda _: gateway.port
             sky = weather.Weather(stage, ways, gateway, chosen.seed)

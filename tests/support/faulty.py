@@ -19,7 +19,7 @@ from securetrain.vault import pki
 from securetrain.vault.client import VaultClient
 from support import stage
 from support.fault_proxy import FaultProxy
-from support.operator_process import GATEWAY_NAME, OperatorProcess, free_port
+from support.operator_process import GATEWAY_NAME, OperatorProcess
 from support.stage import Stage
 
 
@@ -63,18 +63,20 @@ def _divert(operator: OperatorProcess, ways: Ways) -> None:
 
 
 def second(first: OperatorProcess, folder: Path) -> OperatorProcess:
-    """The same operator once more under other ports, as if somebody installed it twice."""
+    """The same operator once more at another address, as if somebody installed it twice."""
     folder.mkdir()
-    made = replace(first, folder=folder, gateway_port=free_port(), health_port=free_port())
+    made = replace(first, folder=folder, address="127.0.0.2")
     settings: Any = yaml.safe_load(first.settings_file.read_text())
-    settings |= {"gatewayPort": made.gateway_port, "healthPort": made.health_port}
+    settings["listenAddress"] = made.address
     made.settings_file.write_text(yaml.safe_dump(settings))
     made.kubeconfig.write_text(first.kubeconfig.read_text())
     return made
 
 
 @contextmanager
-def before_the_gateway(stage: Stage, folder: Path) -> Iterator[FaultProxy]:
+def before_the_gateway(
+    stage: Stage, folder: Path, operator: OperatorProcess
+) -> Iterator[FaultProxy]:
     """A proxy before an operator's gateway, under a certificate that pods trust."""
     with VaultClient(
         stage.openbao.address, stage.openbao.ca_pem, token=stage.openbao.root_token
@@ -83,7 +85,7 @@ def before_the_gateway(stage: Stage, folder: Path) -> Iterator[FaultProxy]:
     pair = KeyPair(folder / "gateway.crt", folder / "gateway.key")
     pair.certificate.write_text(issued.chain_pem)
     pair.key.write_bytes(issued.key.reveal())
-    upstream = f"https://127.0.0.1:{stage.operator.gateway_port}"
+    upstream = f"https://{operator.address}:{operator.gateway_port}"
     with FaultProxy(
         folder / "gateway", upstream, issued.ca_pem, server_name=GATEWAY_NAME, pair=pair
     ) as proxy:

@@ -62,6 +62,7 @@ class OperatorProcess:
     folder: Path
     gateway_port: int
     health_port: int
+    address: str = "127.0.0.1"
 
     @property
     def settings_file(self) -> Path:
@@ -83,8 +84,9 @@ class OperatorProcess:
 
     def probe(self, path: str) -> tuple[int, Any]:
         """Status and body of a probe; 0 if nobody answers."""
+        url = f"http://{self.address}:{self.health_port}{path}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}") as answer:
+            with urllib.request.urlopen(url) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -143,6 +145,7 @@ def prepare(
         "gatewayPort": made.gateway_port,
         "gatewayNames": [GATEWAY_NAME],
         "healthPort": made.health_port,
+        "listenAddress": made.address,
         "vaultConnections": [connection],
         "vaultTokenFile": str(token),
         "resyncSeconds": 5,

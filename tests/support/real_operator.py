@@ -106,7 +106,14 @@ class Operator:
         resync = Resync(
             cluster, store, records, Woken(), namespaces=settings.watch_namespaces, seconds=5
         )
-        gateway = Gateway(*common, woken, settings, clock, refusals=refusals.append)
+        gateway = Gateway(
+            *common,
+            woken,
+            settings,
+            clock,
+            refusals=refusals.append,
+            calls_per_second=1000,  # all pods of a test call from one address
+        )
         return cls(
             cluster,
             records,

@@ -279,7 +279,7 @@ def test_open_writes_nothing_from_a_harmed_model(
     name: str,
     harm: Harm,
 ) -> None:
-    monkeypatch.setattr(commands, "_dek", lambda _folder: models.job.keys.model)
+    monkeypatch.setattr(commands, "model_key", lambda *_of: models.job.keys.model)
     destination = models.root / "weights.safetensors"
     assert run_cli(capsys, "open", models.model, destination)[0] == ExitCode.OK
     destination.unlink()

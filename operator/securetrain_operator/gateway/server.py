@@ -79,6 +79,7 @@ class Gateway:
         *,
         refusals: Refusals = to_stdout,
         request_seconds: float = REQUEST_SECONDS,
+        calls_per_second: float = CALLS_PER_SECOND,
     ) -> None:
         self._services = Services(cluster, records, vault, events, board, wakeup, settings, clock)
         self._progress = progress
@@ -88,7 +89,7 @@ class Gateway:
         # Behind one address many pods share a bucket.
         share = SHARED_ADDRESS if settings.peer_address_hidden else 1
         self._limiter = PeerLimiter(
-            clock.now, per_second=CALLS_PER_SECOND * share, burst=BURST * share
+            clock.now, per_second=calls_per_second * share, burst=BURST * share
         )
         self._refusals = refusals
         self._request_seconds = request_seconds
