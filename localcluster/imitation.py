@@ -58,6 +58,7 @@ def imitation(namespace: str, name: str, image: str, gateway: str) -> dict[str, 
         "name": "trainer",
         "image": image,
         "command": ["/opt/venv/bin/python", "-c", ASK % gateway],
+        "resources": {"requests": {"cpu": "250m"}},
         "securityContext": restricted,
         "volumeMounts": [mount],
     }

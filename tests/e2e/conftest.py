@@ -134,10 +134,11 @@ def submitted(
         "stj-killed-train": ("keys.granted", SIGKILL),
         "stj-bereft-certify": ("tensorflow.ready", SIGKILL),
         "stj-left-alone-train": ("keys.granted", SIGSTOP),
+        "stj-patched-train": ("keys.granted", SIGSTOP),
     }
     reaper = Reaper(NAMESPACE, prey)
     reaper.start()
-    slow = {"resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "400m", **sealing.MEMORY}}}
+    slow = {"resources": {"requests": {"cpu": "250m"}, "limits": sealing.MEMORY}}
     jobs = (sealing.manifest(NAMESPACE, name, dataset.name) for name in ("killed", "bereft"))
     platform.cluster.kubectl.apply(
         *jobs,

@@ -9,9 +9,11 @@ import base64
 import copy
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from signal import SIGCONT
 from typing import Any
 
 import pytest
@@ -19,11 +21,11 @@ import pytest
 from localcluster.imitation import AUDIENCE, call_gateway_from
 from localcluster.platform import GATEWAY_NAME, OPERATOR_NAMESPACE, Platform
 from securetrain.api.names import Split, dek_associated_data
-from securetrain.errors import VaultDenied
+from securetrain.errors import ExitCode, VaultDenied
 from securetrain.sealed.dataset import load_dataset
 from securetrain.secret import Secret
 from securetrain.vault.client import VaultClient
-from support import node
+from support import node, outcomes
 from support.api import eventually
 from support.outcomes import DATASET, NAMESPACE
 from support.reaper import Reaper
@@ -38,6 +40,12 @@ def _editor(platform: Platform, submitted: Reaper) -> None:
     """Somebody with the role `edit`; and other jobs go their way meanwhile."""
     editor = ["--clusterrole=edit", f"--user={EDITOR}", "-n", NAMESPACE]
     platform.cluster.kubectl.run("create", "rolebinding", "mallory-edits", *editor)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def progress_before(platform: Platform, victim: node.RunningPod) -> str:
+    """When the victim had last told of its progress before all attacks."""
+    return node.progress(platform, NAMESPACE, JOB)
 
 
 @pytest.fixture(autouse=True)
@@ -306,17 +314,17 @@ def imitation(platform: Platform, victim: node.RunningPod, change: str) -> dict[
     }
 
 
-def test_the_victim_trains_on(platform: Platform, victim: node.RunningPod) -> None:
-    before = node.progress(platform, NAMESPACE, JOB)
-    eventually(lambda: node.progress(platform, NAMESPACE, JOB) != before, "progress", seconds=60)
+def test_the_victim_trains_on(platform: Platform, progress_before: str) -> None:
+    eventually(
+        lambda: node.progress(platform, NAMESPACE, JOB) != progress_before, "progress", seconds=60
+    )
 
 
 @pytest.fixture(scope="module")
 def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
-    """A victim of its own: what is done to it ends its job."""
-    kubectl = platform.cluster.kubectl
-    granted = "--for=condition=KeysGranted"
-    kubectl("wait", "stj/patched", "-n", NAMESPACE, granted, "--timeout=120s")
+    """A victim of its own, which stood still until now: what is done to it ends its job."""
+    eventually(lambda: "stj-patched-train" in submitted.struck, "keys", seconds=120)
+    os.kill(submitted.struck["stj-patched-train"].pid, SIGCONT)
     return node.running_pod(platform, NAMESPACE, "securetrain.dev/job=patched")
 
 
@@ -348,3 +356,12 @@ def test_an_image_patched_under_way_and_back_gets_nothing(
     record = node.record_of(platform, NAMESPACE, "patched")
     assert record["failure"]["reason"] == "NotOurPod"
     assert len(record["grants"]) == 1
+
+
+def test_a_decryption_past_the_gateway_shows_in_vaults_log(platform: Platform) -> None:
+    """The operator's login was used above for what no audit record explains."""
+    key = outcomes.signing_key(platform)
+    log = platform.cluster.openbao.audit_log
+    verified = outcomes.verify_trail(platform, "patched", key, log)
+    assert verified.returncode == ExitCode.INTEGRITY
+    assert "for no audit record" in verified.stderr

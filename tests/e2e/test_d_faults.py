@@ -6,6 +6,7 @@ end as if nothing had happened, with nothing done twice that was done, and the t
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 
 from localcluster.platform import OPERATOR_NAMESPACE, Platform
 from securetrain.errors import ExitCode
+from securetrain.signing.verify import verify_model
 from support import node
 from support.api import eventually
-from support.outcomes import NAMESPACE, watch
+from support.outcomes import NAMESPACE, signing_key, verify_trail
 from support.reaper import Reaper
 
 PATIENCE = 120.0
@@ -95,6 +97,17 @@ def test_an_operator_that_is_killed_comes_back_and_finds_the_same_pod_training(
     assert node.record_of(platform, NAMESPACE, "victim") == record
 
 
+@pytest.fixture(scope="module")
+def vault_log(platform: Platform) -> Path:
+    """Vault's log but for what came from the node itself: the thefts of other tests."""
+    log = platform.work / "vault-log-of-pods.jsonl"
+    with platform.cluster.openbao.audit_log.open() as lines, log.open("w") as kept:
+        for line in lines:
+            if json.loads(line)["request"].get("remote_address") != "127.0.0.1":
+                kept.write(line)
+    return log
+
+
 @pytest.mark.parametrize(
     ("job", "pods"), [("killed", (2, 1)), ("bereft", (1, 2)), ("left-alone", (1, 1))]
 )
@@ -102,17 +115,17 @@ def test_what_was_struck_still_ends_well_and_its_trail_is_whole(
     platform: Platform, submitted: Reaper, job: str, pods: tuple[int, int]
 ) -> None:
     """A lost training pod costs one more, a lost certify pod alone is repeated."""
-    code, said = watch(platform, job)
-    assert code == ExitCode.OK, said
+    complete = ["--for=condition=Complete", "--timeout=120s"]
+    platform.cluster.kubectl("wait", f"stj/{job}", "-n", NAMESPACE, *complete)
     assert tuple(len(pods_of(platform, job, purpose)) for purpose in ("train", "certify")) == pods
-    key = platform.work / "signing-key.pem"
-    key.write_text(platform.run("securetrain", "vault", "public-key").stdout)
+    key = signing_key(platform)
     model = platform.volume(NAMESPACE, "models") / job
-    platform.run("securetrain", "verify", str(model), "--key", str(key))
-    verify(platform, job, key)
+    assert verify_model(model, key.read_bytes()).claim["verdict"] == "evaluated"
 
 
-def verify(platform: Platform, job: str, key: Path) -> None:
-    """Our trail and Vault's log agree both ways; raises ClusterError if they do not."""
-    log = ["--vault-log", str(platform.cluster.openbao.audit_log), "--vault-device", "file"]
-    platform.run("securetrain", "audit", "verify", job, "-n", NAMESPACE, "--key", str(key), *log)
+def test_the_trails_of_what_was_struck_agree_with_vaults_log_both_ways(
+    platform: Platform, submitted: Reaper, vault_log: Path
+) -> None:
+    for job in ("killed", "bereft", "left-alone"):
+        verified = verify_trail(platform, job, signing_key(platform), vault_log)
+        assert verified.returncode == ExitCode.OK, verified.stderr

@@ -26,7 +26,7 @@ from support import cores, leak, node, sealing
 from support.api import eventually
 from support.echoing_vault import DECRYPT, UNWRAP, EchoingVault
 from support.hunting import Find, hunt
-from support.outcomes import NAMESPACE, watch
+from support.outcomes import NAMESPACE
 from support.raw_audit import RawAudit
 from support.reaper import Reaper
 from support.witness import Witness
@@ -39,8 +39,10 @@ TOKEN_CALLS = {("serviceaccounts", "token"), ("tokenreviews", "")}
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_have_ended(platform: Platform, submitted: Reaper) -> None:
-    for job in ("echoed", "missed", "flipped", "killed", "bereft"):
-        watch(platform, job)
+    for job in ("killed", "bereft", "echoed", "missed", "flipped"):
+        kubectl = platform.cluster.kubectl
+        ended = "--for=jsonpath={.status.completionTime}"
+        kubectl("wait", f"stj/{job}", "-n", NAMESPACE, ended, "--timeout=180s")
 
 
 @pytest.fixture(scope="module")

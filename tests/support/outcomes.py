@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def watch(platform: Platform, name: str) -> tuple[int, str]:
     result = platform.run("securetrain", "watch", name, "-n", NAMESPACE, check=False)
     print(result.stdout, result.stderr)
     return result.returncode, result.stdout + result.stderr
+
+
+def signing_key(platform: Platform) -> Path:
+    """The key that vouches for models and trails, PEM."""
+    key = platform.work / "signing-key.pem"
+    if not key.exists():
+        key.write_text(platform.run("securetrain", "vault", "public-key").stdout)
+    return key
+
+
+def verify_trail(
+    platform: Platform, job: str, key: Path, vault_log: Path
+) -> subprocess.CompletedProcess[str]:
+    """Hold a job's trail against a log of Vault's, both ways."""
+    log = ["--vault-log", str(vault_log), "--vault-device", "file"]
+    command = ["securetrain", "audit", "verify", job, "-n", NAMESPACE, "--key", str(key), *log]
+    return platform.run(*command, check=False)
 
 
 def failure(platform: Platform, name: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ DIGITS = ROOT / "examples/digits/digits.npz"
 MARKER = b"\x5aPLAINTEXT-MARKER-7f3a91c4e2\x5a"
 """Lies in the pixels of all data that the end-to-end tests train on."""
 MEMORY = {"memory": "1536Mi"}
-SMALL = {"resources": {"requests": {"cpu": "600m"}, "limits": MEMORY}}
+SMALL = {"resources": {"requests": {"cpu": "450m"}, "limits": MEMORY}}
 """As much as lets a node of two cores start three pods at once, and no more."""
 IDLE = {"resources": {"requests": {"cpu": "10m"}, "limits": MEMORY}}
 """For a pod that leaves the node to others once it runs, and for copies of it."""
