@@ -15,7 +15,7 @@ WHOLE := $(PYTEST) --no-skips --durations=20
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header pyproject.toml
 
-.PHONY: help venv demo test check mutants lint crd bench lock up down clean
+.PHONY: help venv demo test check mutants soak lint crd bench lock up down clean test-servers test-cluster
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -39,7 +39,13 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 test: venv ## every test, on real servers; a skipped test is a failure
 	$(CLUSTER) binaries
 	$(CLUSTER) images
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-servers test-cluster
+
+# Side by side: the cluster mostly waits, and what it waits for leaves time to the other tests.
+test-servers: venv
 	$(WHOLE) --numprocesses=auto --maxprocesses=4 --dist=loadfile $(SUITES)
+
+test-cluster: venv
 	$(WHOLE) tests/e2e
 
 check: lint ## what lint does, and the fast tests
@@ -47,6 +53,10 @@ check: lint ## what lint does, and the fast tests
 
 mutants: venv ## take the guards out one by one and demand that a test goes red each time
 	PYTHONPATH=tests $(BIN)/python -m mutation $(TOPICS)
+
+soak: venv ## hours of abuse: 200 jobs under kills and faults, every crash of every story; JOBS=30 SEED=7
+	PYTHONPATH=tests $(BIN)/python -m soak --jobs $(or $(JOBS),200) $(if $(SEED),--seed $(SEED))
+	$(PYTEST) tests/soak
 
 lint: venv ## format, style, types, layers
 	$(BIN)/ruff format --check .
