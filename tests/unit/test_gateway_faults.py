@@ -12,8 +12,10 @@ from securetrain.audit import chain
 from securetrain.errors import (
     GatewayUnavailable,
     SecuretrainError,
+    VaultClockSkew,
     VaultDenied,
     VaultMisconfigured,
+    VaultRedirects,
     VaultSealed,
     VaultUnavailable,
     WrongKey,
@@ -82,6 +84,8 @@ async def test_what_an_attested_pod_waits_for_is_shown_until_it_has_its_keys() -
         VaultSealed("sealed"),
         VaultUnavailable("refused", in_doubt=False),
         VaultDenied("403"),
+        VaultClockSkew("the login token is of the future"),
+        VaultRedirects("307"),
     ],
 )
 async def test_a_grant_that_surely_failed_is_withdrawn_and_can_be_asked_for_again(

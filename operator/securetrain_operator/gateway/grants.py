@@ -233,7 +233,7 @@ def _in_plain_words(error: SecuretrainError) -> SecuretrainError:
             "Vault refused: dataset.json or policy.json is not the one that was sealed",
             fix="restore both files, and keys.json, from the data owner's copy",
         )
-    if isinstance(error, VaultDenied):
+    if type(error) is VaultDenied:  # its subclasses say what it is
         return VaultDenied(
             f"{error.message}: this namespace's role may not use a KEK that keys.json or the job"
             " names",
