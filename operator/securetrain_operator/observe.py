@@ -135,7 +135,7 @@ class Observer:
             return Preconditions(namespace_enabled=enabled)
         missing = tuple([c for c in claims(job.spec) if not await self._has_claim(job, c)])
         guards = await self._missing_guards()
-        fault = None if missing or guards else await self._vault_fault(job)
+        fault = None if missing or guards else await self._vault_fault(job, record)
         return Preconditions(enabled, missing, guards, fault)
 
     async def _namespace_enabled(self, namespace: str) -> bool:
@@ -149,13 +149,14 @@ class Observer:
             return ()
         return tuple(await self._cluster.missing_guards())
 
-    async def _vault_fault(self, job: Job) -> SecuretrainError | None:
+    async def _vault_fault(self, job: Job, record: LaunchRecord) -> SecuretrainError | None:
         namespace = job.ref.namespace
         connection = job.spec and connection_of(job.spec, self._settings, namespace)
         if not job.spec or not connection:
             return None
+        kek = None if record.model_key else job.spec.output.kek  # it has wrapped all it has to
         try:
-            await self._vault.check(connection, namespace, job.spec.output.kek)
+            await self._vault.check(connection, namespace, kek)
         except SecuretrainError as error:
             return error
         return None

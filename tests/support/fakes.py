@@ -279,6 +279,8 @@ class FakeVault:
         self.trip = trip or Tripwire()
         self.fault: SecuretrainError | None = None
         self.checks = 0
+        self.proved: list[str | None] = []
+        """The model KEK that each check was to prove."""
         self.signed: list[tuple[bytes, str]] = []
         """(digest, correlation) of every signature."""
         self.wrapped: list[WrapRequest] = []
@@ -295,6 +297,7 @@ class FakeVault:
         self, connection: VaultConnection, namespace: str, kek: str | None = None
     ) -> None:
         self.checks += 1
+        self.proved.append(kek)
         self._call("check")
 
     async def new_model_key(

@@ -12,6 +12,7 @@ from securetrain.audit.chain import verify_chain
 from securetrain.errors import VaultSealed
 from securetrain.signing import dsse
 from securetrain_operator.core.diagnose import Diagnosis
+from securetrain_operator.core.record import ModelKey
 from support.fakes import PODS
 from support.world import NAME, NAMESPACE, UID, World, kinds_of, waiting
 
@@ -56,6 +57,24 @@ async def test_a_job_trains_certifies_and_succeeds() -> None:
         "certify.launched",
         "job.finished",
     ]
+
+
+async def test_a_model_kek_is_proved_before_it_wraps_and_never_after() -> None:
+    """What is trained must not wait for a right that nothing needs any more."""
+    world = World()
+    await world.train()
+    before = len(world.vault.proved)
+    assert world.vault.proved == ["team-a-models"] * before
+    world = World()
+    await world.run()
+    world.grant(Purpose.TRAIN, world.put_pod(Purpose.TRAIN))
+    key = ModelKey(mount="transit", kek="team-a-models", wrapped="vault:v1:" + "A" * 80)
+    world.records.set(world.record.with_changes(model_key=key))
+    world.results(Purpose.TRAIN)
+    world.end_job(Purpose.TRAIN)
+    await world.run()
+    assert world.child(Purpose.CERTIFY) is not None
+    assert world.vault.proved == ["team-a-models", None]
 
 
 async def test_the_audit_chain_holds_is_mirrored_and_its_final_head_is_signed() -> None:
