@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from securetrain.api.types import PodSpec
 from securetrain_operator.core import diagnose
 from securetrain_operator.core.diagnose import Diagnosis
 from support.world import running, terminated, waiting
@@ -63,6 +64,13 @@ def test_a_job_without_pods(suspended: bool, age: float, reason: str) -> None:
     found = diagnose.waiting([], suspended=suspended, age=age)
     assert found is not None
     assert found.reason == reason
+
+
+def test_where_no_pod_can_be_made_the_jobs_classes_are_named() -> None:
+    pod = PodSpec(runtime_class_name="gvisor")
+    found = diagnose.with_classes(diagnose.waiting([], suspended=False, age=31), pod)
+    assert found is not None
+    assert "; the cluster may lack spec.pod.runtimeClassName gvisor. Fix: see" in found.text
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ async def test_what_no_patience_can_mend_fails_at_once(spec: dict[str, Any], rea
     assert world.record.head_signature is not None
 
 
+async def test_a_field_that_is_missing_has_no_value_to_show() -> None:
+    world = World(output={"uri": "pvc://models/digits-v7"})
+    await world.run()
+    assert "spec.output.kek: is required and missing" in world.status["conditions"][0]["message"]
+
+
 async def test_a_claim_outside_the_namespaces_rule_fails() -> None:
     world = World()
     world.settings = settings(namespaces={"*": {"claims": ["datasets"]}})

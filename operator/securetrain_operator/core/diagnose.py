@@ -124,7 +124,7 @@ def with_classes(waiting: Diagnosis | None, pod: PodSpec) -> Diagnosis | None:
     named = ", ".join(f"spec.pod.{field} {name}" for field, name in classes.items() if name)
     if waiting is None or waiting.reason != "PodsMissing" or not named:
         return waiting
-    message = f"{waiting.message.removesuffix('.')}; does {named} exist?"
+    message = f"{waiting.message.removesuffix('.')}; the cluster may lack {named}."
     return Diagnosis(waiting.reason, message, waiting.fix)
 
 

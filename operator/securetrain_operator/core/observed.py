@@ -185,7 +185,7 @@ def _parse_spec(raw: Any) -> tuple[JobSpec | None, str]:
     except ValidationError as error:
         problem = first_problem(error)
         where = ".".join(filter(None, ("spec", problem.field)))
-        return None, f"{where}: {problem.shown} {problem.message}"
+        return None, " ".join(filter(None, (f"{where}:", problem.shown, problem.message)))
     if _has_inexact_integer(spec.run_content()):
         return None, "spec: a number is beyond 2^53 and has no exact JSON form; write it as text"
     return spec, ""
