@@ -95,9 +95,9 @@ def parse_vault_log(lines: Iterable[str]) -> Iterator[VaultCall]:
             entry = json.loads(line)
             if isinstance(entry, dict) and entry.get("type") == "response":
                 yield _call(entry)
-        except ValueError:
+        except json.JSONDecodeError:
             continue
-        except (RecursionError, AttributeError, KeyError, TypeError):
+        except (RecursionError, AttributeError, KeyError, TypeError, ValueError):
             raise _unreadable(number) from None
 
 

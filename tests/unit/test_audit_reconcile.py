@@ -185,7 +185,9 @@ def test_an_issued_token_that_vault_does_not_know_is_found() -> None:
     assert ["the token for model" in finding.what for finding in found] == [True]
 
 
-@pytest.mark.parametrize("padding", ["[" * 2000 + "]" * 2000, '"' + "x" * (1 << 26) + '"'])
+@pytest.mark.parametrize(
+    "padding", ["[" * 2000 + "]" * 2000, '"' + "x" * (1 << 26) + '"', "9" * 5000]
+)
 def test_an_unwrap_that_is_made_unreadable_is_not_skipped(padding: str) -> None:
     """Whoever calls Vault has a say in what its log line holds besides the token."""
     line = LOG[-1].replace('"request": {', '"request": {"pad": ' + padding + ", ", 1)
