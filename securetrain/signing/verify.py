@@ -86,7 +86,7 @@ def walk(folder: Path) -> list[str]:
                 raise ModelCorrupt(f"{relative:.80} lies deeper than any file of a model")
             try:
                 mode = path.lstat().st_mode
-            except FileNotFoundError as failure:
+            except OSError as failure:
                 unreadable(failure)
             if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
                 raise ModelCorrupt(f"{relative} is a link or a special file")
