@@ -2,21 +2,26 @@
 
 One row a record, in a file without a name, so that a dataset of any number of records can be put
 into the order of a hash, and copies in it be found, with a few megabytes of memory. The rows hold
-digests of records, never a record; the file vanishes with this process.
+digests of records, never a record; but a digest of few possible values tells the value, and a label
+is data. So they are encrypted with a key that lives as long as this object, and the file vanishes
+with this process.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final, Self
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from securetrain.api.names import Split
@@ -75,6 +80,8 @@ class Ledger:
         self._fractions = fractions
         self._folder = folder
         self._file = _scratch(folder)
+        self._key = os.urandom(32)
+        self._cipher = self._stream_cipher().encryptor()
         self._count = 0
         self.largest = 0
         """Bytes of the largest record."""
@@ -83,7 +90,8 @@ class Ledger:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, said before: what waits is thrown away anyhow
+            self._file.close()
 
     def add(self, record: Record) -> None:
         """Note a record. Its split follows from its group or else its content, and nothing else."""
@@ -96,20 +104,23 @@ class Ledger:
         # Random to the data yet the same each time, so that no shard holds one class only.
         order = hashlib.sha256(place(identity) + record.content).digest()
         size = len(record.example)
-        self._file.write(
-            _PACK.pack(
-                int.from_bytes(order[:8], "big"),
-                int.from_bytes(record.content[:8], "big"),
-                int.from_bytes(record.content[8:16], "big"),
-                record.where,
-                record.span,
-                size,
-                record.label,
-                _SPLITS.index(split),
-            )
+        row = _PACK.pack(
+            int.from_bytes(order[:8], "big"),
+            int.from_bytes(record.content[:8], "big"),
+            int.from_bytes(record.content[8:16], "big"),
+            record.where,
+            record.span,
+            size,
+            record.label,
+            _SPLITS.index(split),
         )
+        self._file.write(self._cipher.update(row))
         self._count += 1
         self.largest = max(self.largest, size)
+
+    def flush(self) -> None:
+        """Put down what is still in a buffer: all rows were added."""
+        self._file.flush()
 
     def __len__(self) -> int:
         return self._count
@@ -151,8 +162,13 @@ class Ledger:
         """All rows, some at a time, in their order."""
         self._file.flush()
         self._file.seek(0)
+        cipher = self._stream_cipher().decryptor()
         while data := self._file.read(CHUNK * _ROW.itemsize):
-            yield np.frombuffer(data, dtype=_ROW)
+            yield np.frombuffer(cipher.update(data), dtype=_ROW)
+
+    def _stream_cipher(self) -> Cipher[modes.CTR]:
+        # The file is written once, from its beginning, under a key of its own: no counter repeats.
+        return Cipher(algorithms.AES(self._key), modes.CTR(bytes(16)))
 
     def _buckets(self, column: str) -> Iterator[Rows]:
         """All rows, grouped by ranges of a hash: equal ones come together, in their order."""

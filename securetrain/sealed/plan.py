@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from securetrain.sealed.ledger import Balance, Ledger
 from securetrain.sealed.sources.base import Record, Seekable, Source, changed
 from securetrain.sealed.sources.spill import Spill
 from securetrain.sealed.splits import Fractions
+from securetrain.sealed.staging import writing
 
 REPORT_EVERY: Final = 256
 
@@ -67,16 +69,19 @@ def planned(
 
     Raises:
         InvalidInput: a record does not fit.
+        BadConfiguration: the system does not let us put down where records lie.
     """
     with ExitStack() as stack:
-        if folder is not None and not isinstance(source, Seekable):
-            source = stack.enter_context(Spill(source, folder))
-        ledger = stack.enter_context(Ledger(fractions, folder))
-        for record in source.scan():
-            _check(record, source.task.classes)
-            ledger.add(record)
-            if len(ledger) % REPORT_EVERY == 0:
-                on_progress(len(ledger))
+        with writing(folder or Path(tempfile.gettempdir())):
+            if folder is not None and not isinstance(source, Seekable):
+                source = stack.enter_context(Spill(source, folder))
+            ledger = stack.enter_context(Ledger(fractions, folder))
+            for record in source.scan():
+                _check(record, source.task.classes)
+                ledger.add(record)
+                if len(ledger) % REPORT_EVERY == 0:
+                    on_progress(len(ledger))
+            ledger.flush()
         if len(ledger) != len(source):
             raise changed(f"{len(ledger)} of {len(source)} records")
         on_progress(len(ledger))

@@ -21,14 +21,14 @@ from securetrain.sealed.dataset import SHARD_FOLDER
 
 def scratch_folder(destination: Path) -> Path:
     """The folder beside `destination`, made if it is not there; raises BadConfiguration."""
-    with _writing(destination):
+    with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
     return destination.parent
 
 
 @contextmanager
-def _writing(destination: Path) -> Iterator[None]:
-    """Say in our own words that the system does not let us write."""
+def writing(destination: Path) -> Iterator[None]:
+    """Say in our own words that the system does not let us write; raises BadConfiguration."""
     try:
         yield
     except OSError as failure:
@@ -48,7 +48,7 @@ def staged(destination: Path) -> Iterator[Path]:
     """
     check_free(destination)
     staging = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.partial"
-    with _writing(destination):
+    with writing(destination):
         _clear_abandoned(destination)
         (staging / SHARD_FOLDER).mkdir(parents=True)
         lock = _locked(staging)

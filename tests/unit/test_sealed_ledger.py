@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +60,22 @@ def test_shards_hold_every_record_once_and_no_more_bytes_than_allowed(limit: int
             assert all(size <= limit or end - start == 1 for (start, end), size in ends)
             if limit == 1500:
                 assert np.std(sizes[:-1]) < limit / 4
+
+
+def test_neither_labels_nor_digests_of_records_lie_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who tries the few values that a cell can have would know it by its digest."""
+    monkeypatch.setattr(module, "_scratch", lambda folder: (tmp_path / "rows").open("w+b"))
+    content = hashlib.sha256(b"red").digest()
+    with Ledger(Fractions(60, 20, 20)) as ledger:
+        for number in range(50):
+            ledger.add(Record(b"example", content, 7, where=number))
+        ledger.flush()
+        assert ledger.balance(8).duplicates == 49
+        rows = (tmp_path / "rows").read_bytes()
+    assert len(rows) == 50 * module._PACK.size
+    for part in (content[:8], content[8:16]):
+        assert part not in rows
+        assert part[::-1] not in rows
+    assert rows.count((7).to_bytes(4, "little")) < 3

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from securetrain.errors import InvalidInput
+from securetrain.errors import BadConfiguration, InvalidInput
 from securetrain.sealed.plan import planned
 from securetrain.sealed.sources.base import Wishes
 from securetrain.sealed.sources.npz import NpzSource
@@ -59,3 +61,27 @@ def test_a_source_that_changes_while_it_is_sealed_is_refused(tmp_path: Path) -> 
         with pytest.raises(InvalidInput, match="changed while it was read"):
             seal_planned(plan, tmp_path / "sealed", options, KeptKeys())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+
+
+def full_disk(**options: Any) -> Any:
+    return open("/dev/full", "w+b", buffering=options["buffering"])
+
+
+@pytest.mark.parametrize("records", [2, 3000])  # told when the buffer is put down, or before
+def test_a_full_disk_is_named_while_the_source_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int
+) -> None:
+    source = NpzSource(npz_file(tmp_path / "a.npz", records), Wishes())
+    monkeypatch.setattr(tempfile, "TemporaryFile", full_disk)
+    named = pytest.raises(BadConfiguration, match=f"{tmp_path} cannot be .*No space left")
+    with named, planned(source, Fractions(), tmp_path):
+        pass
+
+
+def test_a_place_without_a_right_to_write_is_named(tmp_path: Path) -> None:
+    source = NpzSource(npz_file(tmp_path / "a.npz", 2), Wishes())
+    with (
+        pytest.raises(BadConfiguration, match="gone"),
+        planned(source, Fractions(), tmp_path / "gone"),
+    ):
+        pass

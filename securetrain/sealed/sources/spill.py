@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -41,7 +42,8 @@ class Spill:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, said before: what waits is thrown away anyhow
+            self._file.close()
 
     def __len__(self) -> int:
         return len(self._source)
