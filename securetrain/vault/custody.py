@@ -131,8 +131,12 @@ class Custodian:
             raise VaultMisconfigured(f"Vault still opens old versions of {self._kek}", fix=SETUP)
 
     def destroy_before(self, version: int) -> None:
-        """Destroy all versions before `version`, for ever: what they wrapped is lost."""
-        bounds = {"min_decryption_version": version, "min_encryption_version": version}
+        """Destroy all versions before `version`, for ever: what they wrapped is lost.
+
+        Later ones that were revoked stay so.
+        """
+        least = max(version, self.versions().least)
+        bounds = {"min_decryption_version": least, "min_encryption_version": least}
         self._client.write(f"{self._key}/config", bounds)
         self._client.write(f"{self._key}/trim", {"min_available_version": version})
         if self.versions().kept < version:

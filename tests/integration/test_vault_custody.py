@@ -16,7 +16,7 @@ from securetrain.errors import InvalidInput, VaultDenied, VaultMisconfigured, Wr
 from securetrain.secret import Secret
 from securetrain.vault import signing
 from securetrain.vault.client import VaultClient
-from securetrain.vault.custody import Custodian
+from securetrain.vault.custody import Custodian, KekVersions
 from support import vaultkit
 
 MOUNT, KEK, MODEL_KEK = "transit-custody", "custody-digits", "custody-models"
@@ -76,6 +76,16 @@ def test_what_is_no_key_or_unbound_is_not_wrapped(
 ) -> None:
     with pytest.raises(WrongKey):
         Custodian(owner, MOUNT, KEK).wrap(Secret(dek), data)
+
+
+def test_to_destroy_versions_revives_none_that_was_revoked(kit: vaultkit.Kit) -> None:
+    with kit.admin() as admin:
+        admin.write(f"{MOUNT}/keys/custody-shred", {"type": "aes256-gcm96"})
+        kek = Custodian(admin, MOUNT, "custody-shred")
+        assert [kek.rotate(), kek.rotate()] == [2, 3]
+        kek.refuse_before(3)
+        kek.destroy_before(2)
+        assert kek.versions() == KekVersions(latest=3, least=3, kept=2)
 
 
 def test_signatures_verify_and_pin_a_version(kit: vaultkit.Kit) -> None:
