@@ -23,6 +23,7 @@ _AUDITED = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
+omitManagedFields: true
 rules:
 - {level: None, users: ["system:apiserver"]}
 - {level: None, resources: [{group: coordination.k8s.io}]}

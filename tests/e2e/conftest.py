@@ -6,11 +6,13 @@ start of TensorFlow, so jobs are submitted long before the tests that look at th
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGKILL, SIGSTOP
+from signal import SIGCONT, SIGKILL, SIGSTOP
 
 import pytest
 
@@ -19,9 +21,11 @@ from localcluster.cluster import Cluster
 from localcluster.platform import ROOT, Platform
 from localcluster.volumes import make_claim
 from support import leak, node, outcomes, sealing
+from support.api import eventually
 from support.echoing_vault import EchoingVault
 from support.raw_audit import RawAudit, raw_audit
 from support.reaper import Reaper
+from support.unguarded import without_guard
 from support.witness import Witness
 
 WORK = ROOT / "build" / "e2e"
@@ -148,3 +152,22 @@ def submitted(
     outcomes.submit(platform, dataset)
     yield reaper
     reaper.stop()
+
+
+@pytest.fixture(scope="session")
+def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
+    """A victim of its own, which stood still until now: what is done to it ends its job."""
+    eventually(lambda: "stj-patched-train" in submitted.struck, "keys", seconds=120)
+    os.kill(submitted.struck["stj-patched-train"].pid, SIGCONT)
+    return node.running_pod(platform, NAMESPACE, "securetrain.dev/job=patched")
+
+
+@pytest.fixture(scope="session")
+def patched_and_back(platform: Platform, patched: node.RunningPod) -> None:
+    """Without the guard, the patched container restarts as a new process of the same pod."""
+    own = platform.images["trainer"]
+    with without_guard(platform, "securetrain-pod-frozen"):
+        for image in (platform.images["operator"], own):
+            change = [f"pod/{patched.name}", f"trainer={image}"]
+            platform.cluster.kubectl("set", "image", *change, "-n", NAMESPACE)
+            time.sleep(1)

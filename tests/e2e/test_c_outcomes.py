@@ -84,3 +84,13 @@ def test_a_missing_claim_is_waited_for_and_named(platform: Platform) -> None:
     reason = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}=ClaimMissing"
     kubectl("wait", "stj/waiting", "-n", NAMESPACE, f"--for={reason}", "--timeout=30s")
     assert node.get(platform, "jobs", NAMESPACE, "-l", "securetrain.dev/job=waiting")["items"] == []
+
+
+def test_a_pod_whose_image_was_patched_and_back_gets_no_keys_again(
+    platform: Platform, patched_and_back: None
+) -> None:
+    kubectl = platform.cluster.kubectl
+    kubectl("wait", "stj/patched", "-n", NAMESPACE, "--for=condition=Failed", "--timeout=120s")
+    record = node.record_of(platform, NAMESPACE, "patched")
+    assert record["failure"]["reason"] == "NotOurPod"
+    assert len(record["grants"]) == 1

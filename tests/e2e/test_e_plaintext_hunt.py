@@ -11,6 +11,7 @@ import secrets
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from securetrain.vault.custody import Custodian
 from support import cores, leak, node, sealing
 from support.api import eventually
 from support.echoing_vault import DECRYPT, UNWRAP, EchoingVault
-from support.hunting import Find, hunt
+from support.hunting import Find, hunt, lines_with
 from support.outcomes import NAMESPACE
 from support.raw_audit import RawAudit
 from support.reaper import Reaper
@@ -84,9 +85,7 @@ def dumps(
 
 
 @pytest.fixture(scope="module")
-def places(
-    witness: Witness, platform: Platform, dumps: Path, audited: tuple[Path, dict[str, bytes]]
-) -> dict[str, Path]:
+def places(witness: Witness, platform: Platform, dumps: Path) -> dict[str, Path]:
     """Everything that outlives a pod's memory, by what it is."""
     state, evidence = platform.cluster.state, platform.work / "evidence"
     assert witness.failure is None
@@ -102,7 +101,6 @@ def places(
         "OpenBao": platform.cluster.openbao.audit_log.parent,
         "objects": objects(platform, evidence / "objects.json"),
         "core dumps": dumps,
-        "API calls that hand no token over": audited[0],
     }
 
 
@@ -115,26 +113,26 @@ def objects(platform: Platform, file: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def audited(platform: Platform, dumps: Path) -> tuple[Path, dict[str, bytes]]:
-    """The API's audit log but for the calls that hand tokens over, and the tokens of pods there."""
-    tokens: set[str] = set()
-    others = platform.work / "evidence" / "calls.jsonl"
-    with others.open("w") as kept:
-        for line in audit_lines(platform):
-            call = json.loads(line)
-            target = call.get("objectRef", {})
-            if (target.get("resource"), target.get("subresource", "")) not in TOKEN_CALLS:
-                kept.write(line)
-            elif call.get("responseObject", {}).get("kind") == "TokenRequest":
-                tokens.add(str(call["responseObject"]["status"]["token"]))
-    return others, named("pod token", (token.rpartition(".")[2].encode() for token in tokens))
+def audit_files(platform: Platform, witness: Witness, dumps: Path) -> list[Path]:
+    """The files of the API server's audit log, which reach back to the beginning."""
+    log = platform.cluster.control_plane.audit_log
+    began = witness.began.stat().st_mtime
+    files = [file for file in log.parent.glob(f"{AUDIT}*") if file.stat().st_mtime >= began]
+    with min(files, key=lambda file: file.stat().st_mtime).open() as lines:
+        first = json.loads(next(lines))["stageTimestamp"]
+    assert datetime.fromisoformat(first).timestamp() < began + 60, "the log was cut"
+    return files
 
 
-def audit_lines(platform: Platform) -> Iterator[str]:
-    """Lines of all files of the API server's audit log."""
-    for log in sorted(platform.cluster.control_plane.audit_log.parent.glob(f"{AUDIT}*")):
-        with log.open() as lines:
-            yield from lines
+@pytest.fixture(scope="module")
+def pod_tokens(audit_files: list[Path]) -> dict[str, bytes]:
+    """Signatures of all tokens that kubelet got for pods."""
+    tokens = {
+        str(json.loads(line)["responseObject"]["status"]["token"])
+        for line in lines_with({"kind": b'"kind":"TokenRequest"'}, audit_files)
+        if b'"code":201' in line
+    }
+    return named("pod token", (token.rpartition(".")[2].encode() for token in tokens))
 
 
 def named(kind: str, found: Iterable[bytes]) -> dict[str, bytes]:
@@ -169,7 +167,7 @@ def found(
     places: dict[str, Path],
     keys: dict[str, bytes],
     leaked: bytes,
-    audited: tuple[Path, dict[str, bytes]],
+    pod_tokens: dict[str, bytes],
     witness: Witness,
 ) -> list[Find]:
     """One search of all places for all secrets."""
@@ -180,7 +178,7 @@ def found(
         **keys,
         **named("wrapping token", map(str.encode, vault_secrets.wrapping_tokens())),
         **named("login", map(str.encode, vault_secrets.logins())),
-        **audited[1],
+        **pod_tokens,
     }
     kinds = Counter(name.partition(" ")[0] for name in wanted)
     print(kinds)
@@ -240,7 +238,7 @@ def test_vaults_errors_did_quote_keys_tokens_and_logins(
 
 
 def test_tokens_of_pods_lie_only_where_the_kubelet_hands_them_over(found: list[Find]) -> None:
-    """Besides, the API server's audit log shows them in the calls that make and review them."""
+    """Besides, the API server's audit log shows them; the next test says in which calls."""
     elsewhere = [
         find
         for find in of("pod token", found)
@@ -248,3 +246,11 @@ def test_tokens_of_pods_lie_only_where_the_kubelet_hands_them_over(found: list[F
         and not (find.place == NODE_LOGS and find.path.name.startswith(AUDIT))
     ]
     assert elsewhere == []
+
+
+def test_tokens_of_pods_are_sent_to_the_api_server_only_to_be_reviewed(
+    pod_tokens: dict[str, bytes], audit_files: list[Path]
+) -> None:
+    targets = [json.loads(line)["objectRef"] for line in lines_with(pod_tokens, audit_files)]
+    kinds = {(target["resource"], target.get("subresource", "")) for target in targets}
+    assert kinds == TOKEN_CALLS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,36 +52,48 @@ def hunt(
     )
 
 
+def lines_with(secrets: Mapping[str, bytes], files: Sequence[Path]) -> list[bytes]:
+    """Lines of text files that hold any of the secrets, in any spelling."""
+    pieces = {searchable(form) for secret in secrets.values() for form in spellings(secret)}
+    names = b"".join(os.fsencode(file) + b"\0" for file in files)
+    return _grep(["-ah"], list(pieces), names).splitlines()
+
+
 def _files(roots: list[str], since: Path | None) -> bytes:
     """All regular files, each name ended by a zero byte."""
     for root in roots:
         assert Path(root).exists(), f"{root} is not there to be searched"
     newer = ["-cnewer", str(since)] if since else []
     tests = ["-name", "rootfs", "-prune", "-o", "-type", "f", *newer, "-print0"]
-    return _run(["find", *roots, *tests], b"").stdout
+    return _run(["find", *roots, *tests], b"")
 
 
 def _matches(pieces: list[bytes], files: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path and piece of every match; the pieces lie in memory, never in a file."""
-    patterns = os.memfd_create("pieces")
-    try:
-        os.write(patterns, b"\n".join(pieces))
-        grep = ["grep", "-oaFH", "--null", f"--file=/proc/{os.getpid()}/fd/{patterns}", "--"]
-        done = _run(["xargs", "--null", "--no-run-if-empty", *grep], files)
-    finally:
-        os.close(patterns)
-    for line in done.stdout.split(b"\n")[:-1]:
+    """Path and piece of every match."""
+    for line in _grep(["-oaH", "--null"], pieces, files).split(b"\n")[:-1]:
         path, _, piece = line.partition(b"\0")
         yield os.fsdecode(path), piece
 
 
-def _run(command: list[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
+def _grep(flags: list[str], pieces: list[bytes], files: bytes) -> bytes:
+    """What grep prints; the pieces lie in memory, never in a file."""
+    patterns = os.memfd_create("pieces")
+    try:
+        os.write(patterns, b"\n".join(pieces))
+        given = f"--file=/proc/{os.getpid()}/fd/{patterns}"
+        grep = ["grep", "--fixed-strings", *flags, given, "--"]
+        return _run(["xargs", "--null", "--no-run-if-empty", *grep], files)
+    finally:
+        os.close(patterns)
+
+
+def _run(command: list[str], given: bytes) -> bytes:
     done = subprocess.run(
         command, input=given, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False
     )
     problems = [line for line in done.stderr.splitlines() if not line.endswith(_GONE)]
     assert not problems, problems[:5]
-    return done
+    return done.stdout
 
 
 def _place_of(path: str, roots: Mapping[str, str]) -> str:

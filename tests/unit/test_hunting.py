@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.hunting import Find, hunt
+from support.hunting import Find, hunt, lines_with
 from support.spellings import searchable
 
 KEY = bytes(range(230, 256)) + b"\n\0\"'/+"
@@ -69,6 +69,12 @@ def test_what_has_not_changed_since_may_be_left_out(tmp_path: Path) -> None:
         new.write_bytes(KEY)
     os.utime(new, (0, 0))
     assert hunt({"key": KEY}, {"here": tmp_path}, since=since) == [Find("key", "here", new)]
+
+
+def test_lines_that_hold_a_secret_are_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"first\nsecond " + KEY.hex().encode() + b" end\nthird\n")
+    assert lines_with({"key": KEY}, [log]) == [b"second " + KEY.hex().encode() + b" end"]
 
 
 def test_a_place_that_is_not_there_is_no_clean_place(tmp_path: Path) -> None:
