@@ -30,6 +30,8 @@ from securetrain.sealed.dataset import POLICY_FILE, Rfc3339
 
 BUILTIN: Final = "builtin"
 """Stands in a policy for the operator's own training image."""
+ISOLATION: Final = "networkIsolation"
+"""The rule that is about others than the job."""
 POLICY_IMAGE: Final = r"^(builtin|sha256:[0-9a-f]{64})$"
 DECIMAL: Final = r"^-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?$"
 
@@ -166,9 +168,7 @@ def _denials(policy: UsagePolicy, request: PolicyRequest) -> Iterator[Denial]:
         now = datetime.fromtimestamp(request.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         yield Denial("notAfter", "the time", now, f"use before {policy.not_after}")
     if policy.network_isolation and not request.isolated:
-        yield Denial(
-            "networkIsolation", "NetworkPolicies of the namespace", "false", "isolated pods only"
-        )
+        yield Denial(ISOLATION, "NetworkPolicies of the namespace", "false", "isolated pods only")
 
 
 def _image_allowed(policy: UsagePolicy, request: PolicyRequest) -> bool:

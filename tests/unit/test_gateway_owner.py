@@ -82,6 +82,17 @@ async def test_an_opening_that_somebody_made_is_waited_for_and_is_not_the_jobs_f
         assert (await client.grant(pod))[0] == 200
 
 
+async def test_what_the_owner_does_not_allow_is_not_put_off_by_an_opening() -> None:
+    world = World()
+    pod = world.pod()
+    add_policy("theirs", OPEN)(world)
+    world.policy["notAfter"] = "2026-01-01T00:00:00Z"
+    async with world.client() as client:
+        status, problem = await client.grant(pod)
+    assert (status, problem["reason"]) == (403, "PolicyDenied")
+    assert "networkIsolation" not in problem["detail"]
+
+
 async def test_an_opening_does_not_matter_where_the_owner_does_not_demand_isolation() -> None:
     world = World()
     pod = world.pod()

@@ -24,7 +24,14 @@ from securetrain.errors import (
     VaultUnavailable,
     WrongKey,
 )
-from securetrain.sealed.policy import PolicyRequest, check, fix_of, parse_policy
+from securetrain.sealed.policy import (
+    ISOLATION,
+    Denial,
+    PolicyRequest,
+    check,
+    fix_of,
+    parse_policy,
+)
 from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core.observed import jobs_enabled
 from securetrain_operator.core.record import LaunchRecord, ModelKey
@@ -113,7 +120,7 @@ class Grants:
 
     async def _check_policy(self, asked: Asked) -> None:
         pod, policy = asked.pod, parse_policy(bytes(asked.request.policy))
-        isolated = await self._isolated(asked, required=policy.network_isolation)
+        open_ways = await self._openings(asked, required=policy.network_isolation)
         image, builtin = judged_image(pod)
         denials = check(
             policy,
@@ -122,24 +129,15 @@ class Grants:
                 image=image,
                 builtin=builtin,
                 output_kek=pod.run.model_kek,
-                isolated=isolated,
+                isolated=not open_ways,
                 gates=pod.run.gates,
                 now=self._services.clock.now(),
             ),
         )
-        if denials:
-            said = "; ".join(map(str, denials))
-            raise PolicyDenied(
-                f"the data owner's policy does not allow this job: {said}",
-                fix=fix_of(denials),
-            )
+        _require_none(denials, open_ways)
 
-    async def _isolated(self, asked: Asked, *, required: bool) -> bool:
-        """Whether no NetworkPolicy opens the pod.
-
-        Where that is needed but not so it is waited for: what others put into the namespace is
-        never the job's fault. Raises NotReady if ours is not in place, NotIsolated for openings.
-        """
+    async def _openings(self, asked: Asked, *, required: bool) -> Sequence[str]:
+        """Names of policies that open the pod; NotReady if ours is needed and not in place."""
         services, pod = self._services, asked.pod
         job = pod.record.job
         ours = network_policy(job, services.settings, asked.resolved.connection)
@@ -153,14 +151,7 @@ class Grants:
                     " made",
                     fix=f"delete Job {pod.child.name}: the operator makes both again",
                 )
-        open_ways = openings(labels, policies, ours)
-        if required and open_ways:
-            raise NotIsolated(
-                f"the data owner's policy demands isolation, and NetworkPolicies open the job's"
-                f" pod: {', '.join(open_ways)}",
-                fix="delete them, or have them select other pods",
-            )
-        return not open_ways
+        return openings(labels, policies, ours)
 
     async def _model_key(self, asked: Asked) -> ModelKey:
         """The run's model DEK; the login shows that Vault is there before anything is recorded."""
@@ -225,6 +216,22 @@ class Grants:
 def in_doubt(error: SecuretrainError) -> bool:
     """Whether Vault may have issued tokens although it failed."""
     return isinstance(error, VaultUnavailable) and error.in_doubt
+
+
+def _require_none(denials: Sequence[Denial], open_ways: Sequence[str]) -> None:
+    """Raise for denials; what others put into the namespace is never the job's fault: it waits."""
+    own = [denial for denial in denials if denial.rule != ISOLATION]
+    if own:
+        said = "; ".join(map(str, own))
+        raise PolicyDenied(
+            f"the data owner's policy does not allow this job: {said}", fix=fix_of(own)
+        )
+    if denials:
+        raise NotIsolated(
+            "the data owner's policy demands isolation, and NetworkPolicies open the job's"
+            f" pod: {', '.join(open_ways)}",
+            fix="delete them, or have them select other pods",
+        )
 
 
 def _in_plain_words(error: SecuretrainError) -> SecuretrainError:
