@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -72,7 +73,10 @@ def rewrap(
             move[1].require()
         _show_plan(sealed, place, wanted, kek or place.kek if wraps else None)
         last = versions.latest if wraps else versions.latest - 1
-        _confirm(yes, _consequences(place, last, revoke, wanted != sealed.policy_bytes))
+        said = _consequences(place, last, revoke, wanted != sealed.policy_bytes)
+        if move:
+            said.append(_left_behind(place, move[0]))
+        _confirm(yes, said)
         done = wrap_again(
             folder, sealed, custodian, policy=wanted if policy else None, revoke=revoke, move=move
         )
@@ -88,8 +92,9 @@ def shred(
 ) -> None:
     """Destroy every version of a dataset's KEK so far: nobody can read the dataset ever again.
 
-    That holds for all copies, and for all other datasets that the KEK has wrapped. The KEK itself
-    stays, with a new version. Needs the Vault policy st-shred-<namespace>.
+    That holds for all copies that this KEK has wrapped, and for all other datasets that it has. The
+    KEK itself stays, with a new version. A KEK that the dataset had before `rewrap --kek` is not
+    touched. Needs the Vault policy st-shred-<namespace>.
     """
     sealed = load_dataset(_local(dataset))
     place = key_place(sealed)
@@ -97,6 +102,7 @@ def shred(
         custodian = Custodian(client, place.mount, place.kek)
         kept = custodian.versions().kept
         if shredded := place.version >= kept:
+            _require_own(sealed, custodian)
             _confirm_loss(place, confirm)
             kept = custodian.rotate()
             custodian.destroy_before(kept)
@@ -173,6 +179,14 @@ def _consequences(place: KeyPlace, last: int, revoke: bool, changed: bool) -> li
     return said
 
 
+def _left_behind(place: KeyPlace, kek: str) -> str:
+    return (
+        f"What {place.kek} wrapped stays valid: whoever kept the present {KEYS_FILE} can go on"
+        f" with it, and neither --revoke nor shred of {kek} reaches it. To end that, shred"
+        f" {place.kek} too: keep a copy of {POLICY_FILE} and {KEYS_FILE} for it."
+    )
+
+
 def _confirm(yes: bool, consequences: Sequence[str]) -> None:
     render.lines(*(f"! {text}" for text in consequences))
     if not yes and not _ask(lambda: typer.confirm("Go on?", err=True)):
@@ -202,6 +216,12 @@ def _ask(question: Callable[[], Answer]) -> Answer:
             "Nobody can be asked here.", fix="read what stands above, then add --yes or --confirm"
         )
     return question()
+
+
+def _require_own(sealed: SealedDataset, custodian: Custodian) -> None:
+    """Before anything is lost: it is this dataset's KEK. Raises WrongKey if storage swapped it."""
+    with suppress(KeyRevoked):  # revoked before: Vault cannot tell; the KEK's name is asked for
+        open_keys(sealed, custodian)
 
 
 def _require_unreadable(sealed: SealedDataset, custodian: Custodian) -> None:

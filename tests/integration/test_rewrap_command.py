@@ -317,6 +317,7 @@ def test_another_kek_takes_a_dataset_over(
     neighbour = owned.seal(tmp_path / "neighbour", seed=2)
     code, _, err = run("rewrap", neighbour, "--kek", owned.kek("other"), "--yes")
     assert code == 0, err
+    assert f"What {owned.kek()} wrapped stays valid" in err
     run("rewrap", data, "--policy", data / POLICY_FILE, "--revoke", "--yes")
     sealed = load_dataset(neighbour)
     assert key_place(sealed).kek == owned.kek("other")

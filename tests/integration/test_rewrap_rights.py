@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localcluster.openbao import OpenBao
+from securetrain.cli.main import main
+from securetrain.errors import ExitCode
+from securetrain.sealed.dataset import KEYS_FILE
 from support import owned_data
 from support.owned_data import MODEL_KEK, Owned
 
@@ -71,3 +75,19 @@ def test_an_owner_may_do_what_the_commands_do_and_no_more(owned: Owned, policy: 
         assert status("DELETE", path) == 403, path
     for path in ("export/encryption-key/{kek}", "backup/{kek}", "keys/not-mine"):
         assert status("GET", path) == 403, path
+
+
+def test_storage_cannot_have_another_datasets_kek_shredded(
+    owned: Owned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may shred both would destroy the wrong one, and think that this one is gone."""
+    data = owned.seal(tmp_path / "data")
+    keys = data / KEYS_FILE
+    keys.write_text(keys.read_text().replace(owned.kek(), owned.kek("other")))
+    monkeypatch.setenv("VAULT_ADDR", owned.kit.server.address)
+    monkeypatch.setenv("VAULT_CACERT", str(owned.kit.server.ca_file))
+    monkeypatch.setenv("VAULT_TOKEN", owned.token("st-shred").reveal_text())
+    with owned.custodian("other") as kek:
+        before = kek.versions()
+        assert main(["shred", str(data), "--confirm", owned.kek("other")]) == ExitCode.INTEGRITY
+        assert kek.versions() == before
