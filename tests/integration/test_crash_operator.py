@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
+from support import faulty
 from support.lives import Death
 from support.tales import Tale, Theatre, Told, is_optional, theatre
 
 LANES = 4
-SHARES = 6
-"""Jobs over which the steps of a whole life are spread: their operators die at every sixth step."""
+SHARES = 7
+"""Jobs over which the steps of a whole life are spread: operators die at every seventh step."""
 SAMPLED = {
     "misses": (
         "Certifying: line results.certify verdict job.failed",
@@ -70,38 +71,35 @@ def scene(
 
 
 @pytest.fixture(scope="module")
-def first(scene: Theatre) -> Mapping[str, Told]:
-    """A life in which nobody dies, which says what there is to die at, and the sampled ones."""
-    sampled = [Tale(kind, f"{kind}-1", list(map(Death, SAMPLED[kind]))) for kind in SAMPLED]
-    told = scene.tell([Tale("succeeds", "succeeds-0"), *sampled])
-    return {one.tale.kind: one for one in told}
+def undisturbed(scene: Theatre) -> Told:
+    """A life in which nobody dies, which says what there is to die at."""
+    (told,) = scene.tell([Tale("succeeds", "succeeds-0")])
+    return told
 
 
 @pytest.fixture(scope="module")
-def every_step(scene: Theatre, first: Mapping[str, Told]) -> Sequence[Told]:
-    """Whole lives in which an operator dies before every step, at one or another of them."""
-    steps = first["succeeds"].effects
+def told(scene: Theatre, undisturbed: Told) -> Sequence[Told]:
+    """Whole lives, one or another of which ends before each step, and the sampled ones; at once."""
+    steps = undisturbed.effects
     shares = [list(map(Death, steps[share::SHARES])) for share in range(SHARES)]
-    gently = [Death(step, "gently") for step in steps[2::SHARES]]
-    return scene.tell(
-        [
-            Tale("succeeds", f"succeeds-{number}", share)
-            for number, share in enumerate([*shares, gently], start=1)
-        ]
-    )
+    shares.append([Death(step, "gently") for step in steps[2::SHARES]])
+    sampled = [Tale(kind, f"{kind}-1", list(map(Death, SAMPLED[kind]))) for kind in SAMPLED]
+    whole = [Tale("succeeds", f"succeeds-{n}", share) for n, share in enumerate(shares, start=1)]
+    return scene.tell([*whole, *sampled])
 
 
 def test_a_job_whose_operator_lives_leaves_everything_once_and_whole(
-    first: Mapping[str, Told],
+    undisturbed: Told,
 ) -> None:
-    assert first["succeeds"].faults == []
-    assert first["succeeds"].effects[0] == "New: line job.accepted"
-    assert set(first["succeeds"].effects) >= KNOWN
+    assert undisturbed.faults == []
+    assert undisturbed.effects[0] == "New: line job.accepted"
+    assert set(undisturbed.effects) >= KNOWN
 
 
 def test_a_job_whose_operator_dies_at_every_step_is_trained_once_signed_and_accounted_for(
-    every_step: Sequence[Told],
+    told: Sequence[Told],
 ) -> None:
+    every_step = [one for one in told if one.tale.kind == "succeeds"]
     assert [str(one) for one in every_step if one.faults] == []
     missed = [death for one in every_step for death in one.undied if death.how == "before"]
     assert [str(death) for death in missed if not is_optional(death.effect)] == []
@@ -111,7 +109,16 @@ def test_a_job_whose_operator_dies_at_every_step_is_trained_once_signed_and_acco
 
 @pytest.mark.parametrize("kind", SAMPLED)
 def test_a_job_that_fails_rests_or_goes_while_its_operator_dies_does_so_once(
-    first: Mapping[str, Told], kind: str
+    told: Sequence[Told], kind: str
 ) -> None:
-    assert first[kind].faults == []
-    assert [str(death) for death in first[kind].undied] == []
+    (one,) = (one for one in told if one.tale.kind == kind)
+    assert one.faults == []
+    assert [str(death) for death in one.undied] == []
+
+
+def test_what_operators_said_before_they_died_is_in_plain_words_and_holds_no_token(
+    scene: Theatre, told: Sequence[Told]
+) -> None:
+    assert len(told) > len(SAMPLED)
+    for lane in scene.lanes:
+        faulty.check_words(lane)

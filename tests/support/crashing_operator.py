@@ -11,6 +11,7 @@ SIGKILL, right before or right after it. Names begin with the phase that the lau
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -286,6 +287,7 @@ def _become(order: Order) -> int:
 def main() -> None:
     """Fork an operator per order until standard input ends; then all of them end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.freeze()  # else each fork copies all that was loaded as soon as it collects garbage
     for line in sys.stdin:
         order = Order(**json.loads(line))
         pid = os.fork()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from support.chart import AUDIENCE, OPERATOR_NAMESPACE
 ROOT = Path(__file__).resolve().parents[2]
 GATEWAY_NAME = f"securetrain-gateway.{OPERATOR_NAMESPACE}.svc"
 ACCOUNT = "securetrain-operator"
+TOKEN = re.compile(r"\beyJ|\b(hv)?[sb]\.[A-Za-z0-9_-]{20}")
+"""A token of Kubernetes, of Vault or of OpenBao, whose tokens begin with `s.`."""
 TRAINER = "registry.example.org/securetrain/trainer@sha256:" + "b" * 64
 
 

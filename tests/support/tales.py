@@ -73,16 +73,16 @@ class Theatre:
     """Several stages side by side: tales are told on whichever is free."""
 
     def __init__(self, lanes: Sequence[Stage], womb: Womb) -> None:
-        self._lanes: queue.SimpleQueue[Stage] = queue.SimpleQueue()
-        self._number, self._womb = len(lanes), womb
+        self._free: queue.SimpleQueue[Stage] = queue.SimpleQueue()
+        self.lanes, self._womb = tuple(lanes), womb
         self.holds = {lane.namespace: Hold() for lane in lanes}
         for lane in lanes:
             lane.player.hook = self.holds[lane.namespace]
-            self._lanes.put(lane)
+            self._free.put(lane)
 
     def tell(self, tales: Sequence[Tale]) -> list[Told]:
         """Tell them all, then look at what they left."""
-        with ThreadPoolExecutor(self._number) as pool:
+        with ThreadPoolExecutor(len(self.lanes)) as pool:
             played = list(pool.map(self._play, tales))
         trails = Trails([lane for lane, *_ in played])
         return [
@@ -96,7 +96,7 @@ class Theatre:
         ]
 
     def _play(self, tale: Tale) -> tuple[Stage, str, list[str], list[str], list[Death]]:
-        lane, uid, wrong = self._lanes.get(), "", list[str]()
+        lane, uid, wrong = self._free.get(), "", list[str]()
         _clear(lane)
         try:
             with Reincarnation(self._womb, lane.operator, tale.job, tale.deaths) as operator:
@@ -106,7 +106,7 @@ class Theatre:
                     wrong.append(str(error))
                 effects, undied = operator.effects.names, sorted(operator.undied)
         finally:
-            self._lanes.put(lane)
+            self._free.put(lane)
         return lane, uid, wrong, effects, undied
 
 
