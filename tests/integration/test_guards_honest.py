@@ -25,7 +25,7 @@ from support.scene import (
     Scene,
     launch,
     pod_of,
-    remove_namespace,
+    remove_namespaces,
     staged,
 )
 
@@ -274,7 +274,7 @@ def test_jobs_and_namespaces_can_be_deleted(scene: Scene) -> None:
     eventually(lambda: scene.admin.get(pod).status == 404, "the Job's pod is gone")
     scene.operator.create(samples.child(namespace=ENDING)).expect()
     pod_of(scene.admin, JOB, ENDING)
-    remove_namespace(scene.admin, ENDING)
+    remove_namespaces(scene.admin, ENDING)
 
 
 @pytest.mark.parametrize("policy", ["Foreground", "Orphan"])
@@ -288,7 +288,7 @@ def test_a_user_may_delete_a_job_in_every_way(scene: Scene, policy: str) -> None
     scene.user.delete(job, propagationPolicy=policy).expect()
     eventually(lambda: scene.admin.get(job).status == 404, "the Job is gone")
     assert scene.admin.get(pod).status == (404 if policy == "Foreground" else 200)
-    remove_namespace(scene.admin, namespace)
+    scene.admin.delete(f"/api/v1/namespaces/{namespace}").expect()
 
 
 @pytest.fixture

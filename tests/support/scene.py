@@ -79,8 +79,7 @@ def staged(admin: Api) -> Iterator[Scene]:
             _belongings(user)
             yield Scene(admin, user, operator, chart, pod_of(admin, JOB, TEAM))
         finally:
-            for name in (TEAM, OPEN):
-                remove_namespace(admin, name)
+            remove_namespaces(admin, TEAM, OPEN)
 
 
 def launch(operator: Api, namespace: str) -> None:
@@ -115,8 +114,13 @@ def pod_of(admin: Api, job: str, namespace: str) -> str:
     return found[0]
 
 
-def remove_namespace(admin: Api, name: str) -> None:
-    """Delete a namespace and wait until it is gone."""
-    path = f"/api/v1/namespaces/{name}"
-    admin.delete(path)
-    eventually(lambda: admin.get(path).status == 404, f"namespace {name} is gone", seconds=40)
+def remove_namespaces(admin: Api, *names: str) -> None:
+    """Delete namespaces at once and wait until they are gone."""
+    paths = [f"/api/v1/namespaces/{name}" for name in names]
+    for path in paths:
+        admin.delete(path)
+
+    def gone() -> bool:
+        return all(admin.get(path).status == 404 for path in paths)
+
+    eventually(gone, f"namespaces {', '.join(names)} are gone", seconds=40)
