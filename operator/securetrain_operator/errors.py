@@ -2,7 +2,7 @@
 
 SecuretrainError
 ├── TryAgain
-│   ├── ApiUnavailable      the API server is away, slow, or answers 429 or 5xx
+│   ├── ApiUnavailable      the API server is away, slow, or answers 429, 5xx or 409 to a read
 │   ├── Conflict            somebody else wrote first; read again
 │   ├── AlreadyExists       an object of that name is there
 │   ├── RecordGone          a job has no launch record (any more)
@@ -30,7 +30,7 @@ from securetrain.errors import BadConfiguration, IntegrityError, Refused, TryAga
 
 
 class ApiUnavailable(TryAgain):
-    """The API server is away, slow, or answers 429 or 5xx."""
+    """The API server is away, slow, or answers 429, 5xx or 409 to a read."""
 
 
 class Conflict(TryAgain):

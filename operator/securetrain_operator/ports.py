@@ -104,9 +104,10 @@ class Vault(Protocol):
     async def check(
         self, connection: VaultConnection, namespace: str, kek: str | None = None
     ) -> None:
-        """Log in under both roles of a namespace.
+        """Log in under both roles of a namespace, and prove a model KEK if one is named.
 
         Raises:
+            OutputKekUnusable: the KEK is missing, not the namespace's, or of the wrong kind.
             VaultSealed, VaultUnavailable: Vault is away.
             VaultDenied, VaultMisconfigured: a role is missing or does not let the operator in.
         """

@@ -10,14 +10,13 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from securetrain import strict_yaml
 from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT, Purpose
-from securetrain.api.types import DNS_LABEL, IMAGE, MAX_GRANTS, SUBDOMAIN, Model, Name
+from securetrain.api.types import IMAGE, MAX_GRANTS, SUBDOMAIN, Model, Name
 from securetrain.errors import InvalidInput
 from securetrain.validation import first_problem, parse_strictly
-from securetrain.vault.connection import VaultConnection
+from securetrain.vault.connection import NamespaceOrAll, VaultConnection
 
 Image = Annotated[str, Field(pattern=IMAGE, max_length=512)]
 Claim = Annotated[str, Field(pattern=rf"^\*$|{SUBDOMAIN}", max_length=253)]
-NamespaceKey = Annotated[str, Field(pattern=rf"^\*$|{DNS_LABEL}", max_length=63)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 GatewayUrl = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
 DnsName = Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)]
@@ -52,7 +51,7 @@ class Settings(Model):
     """Labels of the operator's pods, for the jobs' NetworkPolicy."""
     watch_namespaces: tuple[Name, ...] = ()
     """Namespaces to watch; none means all that carry the label securetrain.dev/jobs: enabled."""
-    namespaces: dict[NamespaceKey, NamespaceRule] = {"*": NamespaceRule()}
+    namespaces: dict[NamespaceOrAll, NamespaceRule] = {"*": NamespaceRule()}
     vault_connections: Annotated[tuple[VaultConnection, ...], Field(min_length=1)]
     peer_address_hidden: bool = False
     """The CNI hides the pods' addresses from the gateway: skip that check."""
