@@ -34,7 +34,7 @@ class Cluster:
         programs = binaries.folder()
         self._scheduler_program = programs / "kube-scheduler"
         self.control_plane = ControlPlane(
-            self.state, port=_API_PORT, advertise=network.HOST, audit=True
+            self.state, port=_API_PORT, advertise=network.HOST, audit="RequestResponse"
         )
         self.openbao = OpenBao(
             self.state / "openbao", port=_OPENBAO_PORT, listen=("127.0.0.1", network.HOST)

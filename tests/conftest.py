@@ -44,7 +44,7 @@ def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A fresh control plane without nodes: `.kubeconfig`, `.kubectl(…)`, `.audit_log`."""
     cluster = ControlPlane(
-        tmp_path_factory.mktemp("control-plane"), audit=True, die_with_parent=True
+        tmp_path_factory.mktemp("control-plane"), audit="Metadata", die_with_parent=True
     )
     try:
         cluster.start()
