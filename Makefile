@@ -43,7 +43,7 @@ test: venv ## every test, on real servers; a skipped test is a failure
 
 # Side by side: the cluster mostly waits, and what it waits for leaves time to the other tests.
 test-servers: venv
-	$(WHOLE) --numprocesses=auto --maxprocesses=4 --dist=loadfile $(SUITES)
+	$(WHOLE) --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(SUITES)
 
 test-cluster: venv
 	$(WHOLE) tests/e2e

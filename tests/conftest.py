@@ -21,6 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for servers come first, so that short ones fill the end of a parallel run."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails the run when something was skipped."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
