@@ -51,7 +51,7 @@ def seal(
     ],
     dest: Annotated[str, typer.Argument(help="The folder to make; it must not exist.")] = "",
     kek: Annotated[str, typer.Option(help="Transit key that wraps the data keys.")] = "",
-    policy: Annotated[Path | None, typer.Option(help="The usage policy, JSON.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="The usage policy, JSON or YAML.")] = None,
     kind: Annotated[
         SourceKind | None, typer.Option(help="What SRC is; found by its content if left out.")
     ] = None,

@@ -105,6 +105,32 @@ def test_wrong_options_are_one_line_and_a_fix(
     assert [line.split(":")[0] for line in err.splitlines()] == ["error", "fix"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("images", "--group-key"),
+        ("images", "--ignore"),
+        ("npz", "--ignore"),
+        ("npz", "--image-size"),
+        ("csv", "--image-size"),
+        ("tfrecord", "--numeric"),
+        ("tfrecord", "--images-key"),
+        ("legacy", "--group-key"),
+    ],
+)
+def test_an_option_that_means_nothing_for_a_source_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str, option: str
+) -> None:
+    """A group that is passed over would lie in two splits; an identifier would stay."""
+    (key := tmp_path / "KEY").write_bytes(KEY)
+    more = [str(key) if word == "KEY" else word for word in OPTIONS[kind]]
+    path = MAKERS[kind](tmp_path)
+    value = "9x9" if option == "--image-size" else "id"
+    code, _, err = run(capsys, "seal", path, *more, option, value, "--dry-run")
+    assert code == ExitCode.USAGE, err
+    assert f"{option} means nothing for" in err
+
+
 SEALER = """
 import sys, time
 from pathlib import Path

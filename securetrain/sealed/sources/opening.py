@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from securetrain.errors import InvalidInput
+from securetrain.errors import InvalidInput, UsageError
 from securetrain.sealed.examples import HEADER_BYTES, frame_length
 from securetrain.sealed.legacy import read_keys
 from securetrain.sealed.sources.base import Source, Wishes
@@ -43,6 +44,15 @@ _SUFFIXES: Final = {
     ".tfrecords": SourceKind.TFRECORD,
     ".tfrec": SourceKind.TFRECORD,
 }
+_TABLE: Final = frozenset({"label", "label_names", "group", "ignore", "numeric", "categorical"})
+_WISHES: Final = {
+    SourceKind.NPZ: frozenset({"images_key", "label", "label_names", "group"}),
+    SourceKind.IMAGES: frozenset({"label_names", "image_size", "channels"}),
+    SourceKind.CSV: _TABLE,
+    SourceKind.PARQUET: _TABLE,
+    SourceKind.TFRECORD: _TABLE - {"numeric"} | {"image_size", "channels"},
+}
+"""What an owner can say about each kind, by the names of `Wishes`."""
 _FIX: Final = (
     f"say what it is with --kind, one of {', '.join(SourceKind)}; "
     "of files encrypted with AES-CBC, give --legacy-key-file"
@@ -69,6 +79,7 @@ def open_source(
     if legacy_key is not None:
         return _open_legacy(path, wishes, kind, legacy_key)
     found = kind or kind_of(path)
+    _check_wishes(wishes, found)
     if found is SourceKind.IMAGES:
         return ImageFolder(_folder(path), wishes), found
     return _open_files(files_of(path, found), wishes, found), found
@@ -130,6 +141,7 @@ def _open_legacy(
 ) -> tuple[Source, SourceKind]:
     keys = read_keys(key_file)
     if path.is_dir():
+        _check_wishes(wishes, SourceKind.IMAGES)
         reader = LegacyReader(keys, _any_file(path), is_image)
         return ImageFolder(path, wishes, reader.read), SourceKind.IMAGES
     found = kind
@@ -141,7 +153,19 @@ def _open_legacy(
     inside = reader.into_memory(path)
     with inside.open("rb") as stream:
         found = kind or kind_of_content(stream.read(HEADER_BYTES)) or SourceKind.CSV
+    _check_wishes(wishes, found)
     return _open_files((inside,), wishes, found), found
+
+
+def _check_wishes(wishes: Wishes, kind: SourceKind) -> None:
+    """Raise UsageError for what would be passed over: a group that tears, a column that stays."""
+    for field in fields(Wishes):
+        if field.name not in _WISHES[kind] and getattr(wishes, field.name) != field.default:
+            option = "--group-key" if field.name == "group" else f"--{field.name}".replace("_", "-")
+            raise UsageError(
+                f"{option} means nothing for {kind}.",
+                fix="leave it away, or say with --kind what SRC is",
+            )
 
 
 def _csv_or_none(content: bytes) -> SourceKind | None:
