@@ -107,6 +107,26 @@ async def test_a_grant_that_surely_failed_is_withdrawn_and_can_be_asked_for_agai
     assert world.vault.trip.log.count("vault model key") == 1
 
 
+async def test_a_vault_that_goes_on_refusing_is_asked_ever_less_often() -> None:
+    world = World()
+    pod = world.pod()
+    fault = VaultDenied("no such KEK for you")
+    world.vault.faults["wrap keys"] = fault
+    said = []
+    async with world.client() as client:
+        for _ten_seconds in range(360):
+            said.append((await client.grant(pod))[0])
+            world.clock.advance(10)
+        assert set(said) == {503, 429}
+        assert world.kinds.count("grant.withdrawn") == said.count(503) < 15
+        waiting = world.board.waiting(JOB_UID)
+        assert waiting is not None
+        assert waiting[1].reason == fault.reason
+        world.vault.faults.clear()
+        world.clock.advance(600)
+        assert (await client.grant(pod))[0] == 200
+
+
 async def test_a_grant_in_doubt_stays_and_only_a_new_pod_can_ask_again() -> None:
     world = World()
     pod = world.pod()

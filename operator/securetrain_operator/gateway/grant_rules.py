@@ -17,6 +17,7 @@ from securetrain.api.names import (
     dek_associated_data,
     model_dek_context,
 )
+from securetrain.audit import chain
 from securetrain.errors import AlreadyGranted, InvalidInput, ManifestInvalid, NotOurPod
 from securetrain_operator.core.record import (
     Change,
@@ -25,7 +26,8 @@ from securetrain_operator.core.record import (
     ModelKey,
     PinnedDataset,
 )
-from securetrain_operator.errors import DatasetChanged, GrantsExhausted
+from securetrain_operator.core.times import epoch
+from securetrain_operator.errors import DatasetChanged, GrantsExhausted, TooManyRequests
 from securetrain_operator.gateway.context import Resolved
 from securetrain_operator.gateway.gatekeeper import Attested
 from securetrain_operator.ports import WrappedToken, WrapRequest
@@ -33,6 +35,10 @@ from securetrain_operator.ports import WrappedToken, WrapRequest
 DATASET_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 MAX_RECORDS: Final = 2**53 - 1
 BUILTIN: Final = "builtin@"
+WITHDRAWN: Final = "grant.withdrawn"
+FREE_WITHDRAWALS: Final = 3
+PAUSE_SECONDS: Final = 10
+MAX_PAUSE_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,24 @@ class Asked:
     def names(self) -> tuple[str, ...]:
         """Names of the keys."""
         return (*(str(split) for split in SPLITS_OF[self.request.purpose]), MODEL_KEY_NAME)
+
+
+def check_pace(record: LaunchRecord, now: float) -> None:
+    """A Vault that goes on refusing is asked ever less often: each time costs the record two lines.
+
+    Raises:
+        TooManyRequests: the last refusal is too recent.
+    """
+    lines = (chain.parse_line(line) for line in reversed(record.audit))
+    times = [line.time for line in lines if line.type == chain.TYPE_PREFIX + WITHDRAWN]
+    if len(times) < FREE_WITHDRAWALS:
+        return
+    pause = min(PAUSE_SECONDS * 2 ** min(len(times) - FREE_WITHDRAWALS, 10), MAX_PAUSE_SECONDS)
+    if now < epoch(times[0]) + pause:
+        raise TooManyRequests(
+            f"Vault has refused this job's keys {len(times)} times and is asked every {pause} s",
+            fix="mend what the job's status names",
+        )
 
 
 def check_purpose(pod: Attested, request: GrantRequest) -> None:
@@ -195,7 +219,7 @@ def withdrawn(pod: Attested, reason: str, time: str) -> Change:
         if record.terminal or len(others) == len(record.grants):
             return record
         data = {"podUID": pod.caller.pod_uid, "reason": reason}
-        return record.with_changes(grants=others).appended("grant.withdrawn", time, data)
+        return record.with_changes(grants=others).appended(WITHDRAWN, time, data)
 
     return change
 

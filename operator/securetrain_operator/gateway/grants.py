@@ -43,6 +43,7 @@ from securetrain_operator.gateway.grant_rules import (
     check_grantable,
     check_manifest,
     check_mounts,
+    check_pace,
     check_pins,
     check_purpose,
     issued,
@@ -73,6 +74,7 @@ class Grants:
             PolicyDenied, KeyRevoked, ManifestInvalid, DatasetChanged, WrongKey, GrantsExhausted:
                 for good.
             GuardMissing, VaultSealed, VaultUnavailable, …: nothing was granted; ask again.
+            TooManyRequests: Vault has refused often, the last time just now.
             GrantLost: Vault may have issued tokens; only a new pod can ask again.
         """
         check_purpose(pod, request)
@@ -86,6 +88,7 @@ class Grants:
         check_pins(asked, pod.record)
         await self._check_guards(pod.record.job.namespace)
         await self._check_policy(asked)
+        check_pace(pod.record, self._services.clock.now())
         key = await self._model_key(asked)
         record = await self._record(asked, key)
         now = self._services.clock.now()
