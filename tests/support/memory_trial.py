@@ -72,7 +72,7 @@ def parquet(folder: Path, size: int) -> Path:
     from pyarrow import parquet as pq
 
     path = folder / "data.parquet"
-    width = 4096
+    width = 1 << 16
     rows = size // (width * 4)
     values = np.random.default_rng(0).random(rows * width, dtype=np.float32)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), width)
