@@ -109,18 +109,20 @@ def test_every_harm_to_every_file_ends_the_pod_with_12_and_names_the_file(
 def test_inspect_deep_says_the_same_to_the_owner(
     scene: Scene, capsys: pytest.CaptureFixture[str], name: str, harm: Harm
 ) -> None:
-    if (name, harm) in (
-        ("policy.json", hostile.swapped),  # valid, and for Vault alone to refuse
-        ("keys.json", hostile.swapped),
-        ("keys.json", hostile.edited),
-        ("dataset.json", hostile.removed),  # then it is no dataset at all
-    ):
-        return
+    otherwise = {
+        ("policy.json", hostile.swapped): ExitCode.OK,  # valid, and for Vault alone to refuse
+        ("keys.json", hostile.swapped): ExitCode.OK,
+        ("dataset.json", hostile.removed): ExitCode.CONFIGURATION,  # no dataset at all any more
+    }
     victim = scene.path(name)
     harm(victim, scene.path(name, "other"))
-    assert cli.main(["inspect", str(scene.data), "--deep"]) == ExitCode.INTEGRITY
+    code = cli.main(["inspect", str(scene.data), "--deep"])
     error = capsys.readouterr().err
-    assert victim.name in error or "dataset.json" in error
+    expected = otherwise.get((name, harm), ExitCode.INTEGRITY)
+    if (name, harm) == ("keys.json", hostile.edited) and code == ExitCode.OK:
+        expected = ExitCode.OK  # it hit a letter of a wrapped key, which Vault alone can judge
+    assert code == expected, error
+    assert code == ExitCode.OK or victim.name in error or "dataset.json" in error
     assert "bug" not in error
 
 
@@ -253,6 +255,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused_or_was_read_whole(
         descriptor = unseal(split, 1)
         assert os.pread(descriptor, len(plain) + 1, 0) == plain
         os.close(descriptor)
+    assert not any(victim.read_bytes())  # it did change meanwhile
 
 
 def test_the_bytes_that_were_hashed_are_the_bytes_that_are_sent(scene: Scene) -> None:
