@@ -16,7 +16,7 @@ from securetrain.cli.owner_keys import model_key
 from securetrain.cli.render import Output, OutputOption
 from securetrain.cli.user_files import read_text
 from securetrain.errors import ExitCode, InvalidInput, ModelCorrupt, OutputExists
-from securetrain.sealed.files import read, write_new
+from securetrain.sealed.files import read, write_private
 from securetrain.sealed.model import (
     KEY_FILE,
     MAX_KEY_BYTES,
@@ -113,7 +113,7 @@ def open_model(
     if dest.suffix == ".keras":
         _export(folder, manifest, weights, dest)
     else:
-        write_new(dest, weights)
+        write_private(dest, weights)
     size = dest.stat().st_size
     render.emit(output, {"path": str(dest), "bytes": size}, Text(f"{dest} {size} bytes, plaintext"))
 

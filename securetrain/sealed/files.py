@@ -77,6 +77,27 @@ def write_new(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file that nobody but its owner may read; it is there whole or not at all.
+
+    Raises:
+        BadConfiguration: the system does not let us write.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        file = os.open(path, flags, 0o600)
+    except OSError as failure:
+        raise _unwritable(path, failure) from None
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(file)
+    except OSError as failure:
+        path.unlink(missing_ok=True)
+        raise _unwritable(path, failure) from None
+
+
 @contextmanager
 def create(path: Path) -> Iterator[BinaryIO]:
     """Open a new file for writing; on leaving it is on the disk."""

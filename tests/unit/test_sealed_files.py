@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from securetrain.errors import ManifestInvalid, ModelCorrupt
+from securetrain.errors import BadConfiguration, ManifestInvalid, ModelCorrupt
 from securetrain.sealed import files
 
 
@@ -30,3 +30,23 @@ def test_a_file_as_long_as_its_limit_is_read_and_one_byte_more_is_refused(tmp_pa
     with pytest.raises(ManifestInvalid, match="5 bytes, more than 4"):
         files.read(tmp_path, "keys.json", 4)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_opened_weights_are_their_owners_alone_and_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights"
+    files.write_private(path, b"plain")
+    assert path.stat().st_mode & 0o777 == 0o600
+    for place in (path, tmp_path / "gone" / "weights"):
+        with pytest.raises(BadConfiguration, match=f"{place} cannot be written"):
+            files.write_private(place, b"other")
+    assert path.read_bytes() == b"plain"
+
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadConfiguration, match="No space left"):
+        files.write_private(tmp_path / "other", b"plain")
+    assert not (tmp_path / "other").exists()
