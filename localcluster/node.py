@@ -8,12 +8,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from localcluster import network, oci
+from localcluster import network, oci, ports
 from localcluster.containerd import PAUSE, Containerd
 from localcluster.control_plane import ControlPlane
 from localcluster.packages import SEARCH_PATH
 from localcluster.pki import Authority
-from localcluster.process import Process
+from localcluster.process import Process, wait_until
 
 NAME = "node1"
 DNS_SERVICE = "10.96.0.10"
@@ -45,8 +45,8 @@ class Node:
         """Starts what is not running; `ready` says when pods can come."""
         self.containerd.start()
         self._load_pause()
+        self._start_kubelet()
         environment = {"PATH": SEARCH_PATH}
-        self.kubelet.start([self._programs / "kubelet", *self._kubelet_flags()], env=environment)
         proxy = self._cluster.client("kube-proxy", user="system:kube-proxy")
         self.proxy.start([self._programs / "kube-proxy", *_proxy_flags(proxy)], env=environment)
 
@@ -63,6 +63,16 @@ class Node:
         path = "{.status.conditions[?(@.type=='Ready')].status}"
         result = self._cluster.kubectl.run("get", "node", NAME, "-o", f"jsonpath={path}")
         return result.stdout == "True"
+
+    def _start_kubelet(self) -> None:
+        """Tries until it stays: containerd answers before its part for kubelet has recovered."""
+        command = [self._programs / "kubelet", *self._kubelet_flags()]
+
+        def stays() -> bool:
+            self.kubelet.start(command, env={"PATH": SEARCH_PATH})
+            return ports.answers(network.HOST, KUBELET_PORT)
+
+        wait_until(stays, "the kubelet", every=0.5, processes=[self.containerd.process])
 
     def _load_pause(self) -> None:
         if PAUSE in self.containerd.images():

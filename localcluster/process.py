@@ -90,10 +90,9 @@ class Process:
         It is left alone when it runs already, and restarted when it runs with other arguments.
         """
         command = hashlib.sha256("\0".join(map(str, argv)).encode()).hexdigest()
-        if self.running:
-            if self._recorded()[2] == command:
-                return
-            self.stop()
+        if self.running and self._recorded()[2] == command:
+            return
+        self.stop()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         guard = ["setpriv", "--pdeathsig", "KILL", "--"] if self._die_with_parent else []
         with self.log.open("ab") as log:

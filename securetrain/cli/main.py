@@ -71,8 +71,8 @@ def main(arguments: list[str]) -> int:
         render.lines(f"error: {problem.format_message()}", "fix: see securetrain COMMAND --help")
         return ExitCode.USAGE
     except typer.Abort:
-        render.lines("error: aborted.")
-        return ExitCode.BUG
+        render.lines("error: aborted.", "fix: run it again if you did not mean to")
+        return ExitCode.USAGE
     except Exception as problem:
         if debug:
             traceback.print_exc()

@@ -29,6 +29,56 @@ MIB: Final = 1 << 20
 _SIZE: Final = re.compile(r"([1-9][0-9]{0,4})[x×]([1-9][0-9]{0,4})")
 
 
+Src = Annotated[
+    Path,
+    typer.Argument(
+        help="A .npz, CSV, Parquet or TFRecord file, a folder of such files, "
+        "or a folder with a folder of PNG or JPEG files for each class."
+    ),
+]
+Dest = Annotated[str, typer.Argument(help="The folder to make; it must not exist.")]
+Kek = Annotated[str, typer.Option(help="Transit key that wraps the data keys.")]
+Policy = Annotated[Path | None, typer.Option(help="The usage policy, JSON or YAML.")]
+Kind = Annotated[
+    SourceKind | None, typer.Option(help="What SRC is; found by its content if left out.")
+]
+Label = Annotated[
+    str | None, typer.Option(help="Column, feature or array that is to be predicted.")
+]
+LabelNames = Annotated[
+    str, typer.Option(help="Names of the classes, in their order, separated by commas.")
+]
+GroupKey = Annotated[
+    str | None,
+    typer.Option(help="Column, feature or array of group keys: a group stays in one split."),
+]
+Numeric = Annotated[
+    list[str] | None, typer.Option(help="Column that is a quantity; `size_*` names several.")
+]
+Categorical = Annotated[
+    list[str] | None, typer.Option(help="Column that is a category, even if it holds numbers.")
+]
+Ignore = Annotated[
+    list[str] | None, typer.Option(help="Column that is left out, such as an identifier.")
+]
+ImageSize = Annotated[
+    str, typer.Option(help="HEIGHTxWIDTH that images are scaled to when they are read.")
+]
+Channels = Annotated[
+    int | None, typer.Option(help="1, 3 or 4: channels that images are decoded to.")
+]
+ImagesKey = Annotated[str, typer.Option(help="Array of the images in a .npz.")]
+LegacyKeyFile = Annotated[
+    Path | None, typer.Option(help="Key of the plain AES-CBC recipe that SRC is encrypted with.")
+]
+Split = Annotated[str, typer.Option(help="Percent TRAIN/VALIDATION/TEST.")]
+ShardSize = Annotated[int, typer.Option(min=1, max=64, help="MiB of data in a shard.")]
+TransitMount = Annotated[str, typer.Option(help="Mount of the transit engine.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be sealed; needs SRC alone.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     """What the command was told."""
@@ -42,58 +92,25 @@ class _Task:
 
 
 def seal(
-    src: Annotated[
-        Path,
-        typer.Argument(
-            help="A .npz, CSV, Parquet or TFRecord file, a folder of such files, "
-            "or a folder with a folder of PNG or JPEG files for each class."
-        ),
-    ],
-    dest: Annotated[str, typer.Argument(help="The folder to make; it must not exist.")] = "",
-    kek: Annotated[str, typer.Option(help="Transit key that wraps the data keys.")] = "",
-    policy: Annotated[Path | None, typer.Option(help="The usage policy, JSON or YAML.")] = None,
-    kind: Annotated[
-        SourceKind | None, typer.Option(help="What SRC is; found by its content if left out.")
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            "--label", "--labels-key", help="Column, feature or array that is to be predicted."
-        ),
-    ] = None,
-    label_names: Annotated[
-        str, typer.Option(help="Names of the classes, in their order, separated by commas.")
-    ] = "",
-    group_key: Annotated[
-        str | None,
-        typer.Option(help="Column, feature or array of group keys: a group stays in one split."),
-    ] = None,
-    numeric: Annotated[
-        list[str] | None, typer.Option(help="Column that is a quantity; `size_*` names several.")
-    ] = None,
-    categorical: Annotated[
-        list[str] | None, typer.Option(help="Column that is a category, even if it holds numbers.")
-    ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="Column that is left out, such as an identifier.")
-    ] = None,
-    image_size: Annotated[
-        str, typer.Option(help="HEIGHTxWIDTH that images are scaled to when they are read.")
-    ] = "",
-    channels: Annotated[
-        int | None, typer.Option(help="1, 3 or 4: channels that images are decoded to.")
-    ] = None,
-    images_key: Annotated[str, typer.Option(help="Array of the images in a .npz.")] = "images",
-    legacy_key_file: Annotated[
-        Path | None,
-        typer.Option(help="Key of the plain AES-CBC recipe that SRC is encrypted with."),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Percent TRAIN/VALIDATION/TEST.")] = "80/10/10",
-    shard_size: Annotated[int, typer.Option(min=1, max=64, help="MiB of data in a shard.")] = 16,
-    transit_mount: Annotated[str, typer.Option(help="Mount of the transit engine.")] = "transit",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be sealed; needs SRC alone.")
-    ] = False,
+    src: Src,
+    dest: Dest = "",
+    kek: Kek = "",
+    policy: Policy = None,
+    kind: Kind = None,
+    label: Label = None,
+    label_names: LabelNames = "",
+    group_key: GroupKey = None,
+    numeric: Numeric = None,
+    categorical: Categorical = None,
+    ignore: Ignore = None,
+    image_size: ImageSize = "",
+    channels: Channels = None,
+    images_key: ImagesKey = "images",
+    legacy_key_file: LegacyKeyFile = None,
+    split: Split = "80/10/10",
+    shard_size: ShardSize = 16,
+    transit_mount: TransitMount = "transit",
+    dry_run: DryRun = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Encrypt a dataset into a folder, one data key per split, wrapped by Vault.

@@ -42,8 +42,13 @@ def read_keys(path: Path) -> tuple[Secret, ...]:
         with path.open("rb") as stream:
             data = stream.read(MAX_KEY_FILE + 1)
     except OSError:
+        # What names no file may be the key itself, given by mistake.
+        shown = str(path) if path.exists() else "a name that is not shown"
         raise InvalidInput(
-            "--legacy-key-file", str(path), "cannot be read", fix="check its name and rights"
+            "--legacy-key-file",
+            shown,
+            "cannot be read",
+            fix="name a file that holds the key, and check its rights",
         ) from None
     text = data.strip()
     forms = [data, text, _hex(text), _base64(text)]

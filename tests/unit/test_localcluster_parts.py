@@ -26,6 +26,13 @@ def test_a_taken_port_is_named_with_the_fix() -> None:
             ports.require_free([("127.0.0.1", port)])
 
 
+def test_a_port_answers_while_somebody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert ports.answers("127.0.0.1", port)
+    assert not ports.answers("127.0.0.1", port)
+
+
 def test_chosen_ports_are_the_same_after_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "state" / "ports.json"
     first = ports.remembered(file, ("api", "raft"))

@@ -140,3 +140,9 @@ def test_a_legacy_file_without_its_key_is_pointed_out(tmp_path: Path) -> None:
     path.write_bytes(legacy(b"a,b\n1,2\n"))
     with pytest.raises(InvalidInput, match="--legacy-key-file"):
         open_source(path, Wishes())
+
+
+def test_a_key_given_as_if_it_were_a_file_is_not_repeated() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_keys(Path("00112233445566778899aabbccddeeff"))
+    assert "0011" not in str(caught.value)
