@@ -66,7 +66,7 @@ class Node:
 
     def _start_kubelet(self) -> None:
         """Tries until it stays: containerd answers before its part for kubelet has recovered."""
-        command = [self._programs / "kubelet", *self._kubelet_flags()]
+        command: list[str | Path] = [self._programs / "kubelet", *self._kubelet_flags()]
 
         def stays() -> bool:
             self.kubelet.start(command, env={"PATH": SEARCH_PATH})
