@@ -37,8 +37,7 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 	$(BIN)/python -m localcluster.demo
 
 test: venv ## every test, on real servers; a skipped test is a failure
-	$(CLUSTER) binaries
-	$(CLUSTER) images
+	$(CLUSTER) prepare
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-servers test-cluster
 
 # Side by side: the cluster mostly waits, and what it waits for leaves time to the other tests.

@@ -1,4 +1,4 @@
-"""The command line: `python -m localcluster up|down|status|images|binaries`."""
+"""The command line: `python -m localcluster up|down|status|prepare|images|binaries`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from localcluster import binaries, images
+from localcluster import binaries, images, preparation
 from localcluster.cluster import STATE, Cluster
 from securetrain.errors import SecuretrainError
 
@@ -52,6 +52,11 @@ def _images(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare(arguments: argparse.Namespace) -> int:
+    preparation.prepare()
+    return 0
+
+
 def _binaries(arguments: argparse.Namespace) -> int:
     print(binaries.ensure())
     return 0
@@ -66,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, what in (
         ("down", _down, "stop everything; data and images stay in the state folder"),
         ("status", _status, "say which processes run; exit 1 unless all do"),
+        ("prepare", _prepare, "compile all programs and build all images"),
         ("binaries", _binaries, "compile Kubernetes, etcd, CoreDNS and Helm"),
     ):
         commands.add_parser(name, help=what).set_defaults(command=command)

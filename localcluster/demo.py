@@ -22,6 +22,7 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
+from localcluster import preparation
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.imitation import call_gateway_from
@@ -56,6 +57,7 @@ class Demo:
     def run(self) -> None:
         """Tell the whole story; raises ClusterError if a step does not end as it must."""
         with self._chapter("A real one-node Kubernetes and an OpenBao server come up"):
+            preparation.prepare()
             cluster = Cluster()
             cluster.up()
             self._platform = Platform(cluster, WORK)
