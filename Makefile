@@ -38,7 +38,7 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 
 test: venv ## every test, on real servers; a skipped test is a failure
 	$(CLUSTER) prepare
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-servers test-cluster
+	$(MAKE) --no-print-directory --jobs=2 test-servers test-cluster
 
 # Side by side: the cluster mostly waits, and what it waits for leaves time to the other tests.
 test-servers: venv

@@ -17,7 +17,7 @@ from support.owned_data import MODEL_KEK, Owned
 ALLOWED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "st-owner": [
         ("keys/{kek}/rotate", {}),
-        ("keys/{kek}/config", {"min_decryption_version": 1}),
+        ("keys/{kek}/config", {"min_decryption_version": 2}),
     ],
     "st-shred": [
         ("keys/{kek}/rotate", {}),

@@ -65,7 +65,13 @@ class Stage:
 
     def job(self, name: str) -> Object:
         """The job as it stands; without `metadata` if it is gone."""
-        return self.admin.get(f"{self.jobs}/{name}").body
+
+        def told() -> Object | None:
+            body = self.admin.get(f"{self.jobs}/{name}").body
+            return body if isinstance(body, dict) else None  # a busy server answers in text
+
+        found: Object = self.until(told, f"the API server says what {name} is")
+        return found
 
     def phase(self, name: str) -> str:
         """The job's phase as its status shows it."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from securetrain.api.names import Purpose
-from securetrain.errors import ExitCode, SecuretrainError
+from securetrain.errors import ExitCode, GatewayUnavailable, SecuretrainError
 from securetrain.signing.verify import verify_model
 from securetrain_trainer.store import Place
 from support.hostile import Pod, as_nobody, pod, tree
@@ -219,14 +219,15 @@ def is_a_file(staging: Path) -> None:
 
 @pytest.mark.parametrize("change", [becomes_a_folder, is_gone, is_a_link, is_a_file])
 def test_a_staging_folder_that_changes_while_training_ends_the_pod_with_12(
-    job: Job, pod: Pod, change: Callable[[Path], None]
+    job: Job, pod: Pod, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    class Slow(type(job.keys)):  # type: ignore[misc]
-        def acquire(self, run: object, dataset: object) -> object:
-            change(job.staging)
-            return super().acquire(run, dataset)
+    start = Place.start
 
-    job.keys = Slow(job.keys.deks, job.keys.model)
+    def start_and_lose(place: Place) -> None:
+        start(place)
+        change(job.staging)
+
+    monkeypatch.setattr(Place, "start", start_and_lose)
     code, reason, message = train(pod, job)
     assert (code, reason) == (ExitCode.INTEGRITY, "IntegrityError"), message
     assert job.staging.name in message
@@ -270,3 +271,17 @@ def test_what_changes_while_it_is_signed_is_never_a_bug_and_never_verifies(
         verify_model(job.final, signer.public_pem)
     if (job.root / "outside").exists():
         assert tree(job.root / "outside").keys() == {"data.csv"}
+
+
+def test_a_pod_that_gets_no_keys_leaves_the_folder_of_one_that_has_them_alone(
+    job: Job, pod: Pod
+) -> None:
+    class Denied(type(job.keys)):  # type: ignore[misc]
+        def acquire(self, _run: object, _dataset: object) -> object:
+            raise GatewayUnavailable("not recorded")
+
+    job.staging.mkdir(parents=True)
+    (job.staging / "model.json").write_text("of the pod that trains")
+    job.keys = Denied(job.keys.deks, job.keys.model)
+    assert train(pod, job)[0] == ExitCode.TRY_AGAIN
+    assert (job.staging / "model.json").read_text() == "of the pod that trains"

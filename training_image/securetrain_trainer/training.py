@@ -44,17 +44,18 @@ def run_training(
     dataset = open_dataset(run)
     place = place_of(run)
     place.check_free(replace=run.replace_output)
-    with place.started():
-        with ProgressPoster(operator.progress) as poster:
-            poster.report("loading")
-            log("tensorflow.ready", threads=start())
-            learn = load()
-            keys = source.acquire(run, dataset)
-            log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
+    with ProgressPoster(operator.progress) as poster:
+        poster.report("loading")
+        log("tensorflow.ready", threads=start())
+        learn = load()
+        keys = source.acquire(run, dataset)
+        log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
+        # Not before: a pod that gets no keys must not clear the folder of one that has them.
+        with place.started():
             learned = learn(run, dataset, keys, poster)
             poster.report("sealing", percentage=100, remaining_seconds=0)
-        with open_folder(f"{place.parent}/{place.staging}") as folder:
-            files = seal_model(folder, run, dataset, keys, learned.weights, learned.metrics)
+            with open_folder(f"{place.parent}/{place.staging}") as folder:
+                files = seal_model(folder, run, dataset, keys, learned.weights, learned.metrics)
     operator.results(
         ResultsRequest(
             purpose=Purpose.TRAIN,
