@@ -15,7 +15,7 @@ WHOLE := $(PYTEST) --no-skips --durations=20
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header pyproject.toml
 
-.PHONY: help venv demo test check mutants soak lint crd bench lock up down clean test-servers test-cluster
+.PHONY: help venv demo test check mutants soak lint crd bench lock up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,13 +38,7 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 
 test: venv ## every test, on real servers; a skipped test is a failure
 	$(CLUSTER) prepare
-	$(MAKE) --no-print-directory --jobs=2 test-servers test-cluster
-
-# Side by side: the cluster mostly waits, and what it waits for leaves time to the other tests.
-test-servers: venv
 	$(WHOLE) --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(SUITES)
-
-test-cluster: venv
 	$(WHOLE) tests/e2e
 
 check: lint ## what lint does, and the fast tests
