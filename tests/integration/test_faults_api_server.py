@@ -39,6 +39,8 @@ FAULTS: dict[str, Sequence[Fault]] = {
 }
 """By job: its steps meet these in turn."""
 ALL = (*FAULTS, "redirected")
+GONE = {"gone-1": "conflict", "gone-2": "dropped", "gone-3": "late"}
+"""Jobs that are deleted at last, and which faults they meet before."""
 PATIENCE = 200
 """Seconds; it takes 30 where nothing else runs."""
 
@@ -128,6 +130,8 @@ def spoilt(scene: Scene, other: FaultProxy) -> Scene:
     """The jobs, at their ends."""
     for name, turns in FAULTS.items():
         scene.spoil(name, turns)
+    for name, like in GONE.items():
+        scene.spoil(name, FAULTS[like])
     scene.spoil("redirected", [faults.redirect(307, other.url), faults.redirect(302, other.url)])
     scene.wait_for_all()
     return scene
@@ -165,7 +169,7 @@ def three_watches(api: FaultProxy) -> set[Exchange]:
 
 
 @pytest.mark.parametrize(
-    ("loss", "gone"), [("dropped", "conflict"), ("expired", "dropped"), ("silent", "late")]
+    ("loss", "gone"), [("dropped", "gone-1"), ("expired", "gone-2"), ("silent", "gone-3")]
 )
 def test_a_job_made_and_one_deleted_while_watches_are_lost_are_seen(
     spoilt: Scene, loss: str, gone: str
