@@ -24,6 +24,7 @@ from securetrain.sealed.sources.base import Wishes
 from securetrain.sealed.sources.npz import NpzSource
 from securetrain.sealed.streaming import decrypt_bytes
 from securetrain.secret import Secret
+from support.mutations import JSON, changed, places
 from support.sealed_folders import repack
 
 RELAXED = settings(deadline=None)
@@ -78,28 +79,6 @@ VALID: dict[Callable[[bytes], Any], dict[str, Any]] = {
     },
 }
 PARSERS = pytest.mark.parametrize("parser", VALID, ids=lambda parser: parser.__name__)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
-    if not isinstance(value, dict | list):
-        return [at]
-    inner = value.items() if isinstance(value, dict) else enumerate(value)
-    return [at, *(place for key, entry in inner for place in places(entry, (*at, key)))]
-
-
-def changed(value: Any, place: tuple[Any, ...], to: Any) -> Any:
-    """A copy with one place replaced."""
-    if not place:
-        return to
-    copy: Any = dict(value) if isinstance(value, dict) else list(value)
-    copy[place[0]] = changed(copy[place[0]], place[1:], to)
-    return copy
 
 
 @PARSERS

@@ -14,7 +14,7 @@ import yaml
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
 from securetrain.errors import ExitCode, exit_code_of
-from support import operator_process, stage
+from support import operator_process, samples, stage
 from support.api import Api, Object, collection
 from support.bad_inputs import (
     GONE_KEK,
@@ -54,7 +54,7 @@ def scene(
         for place in places[1:]:
             make_namespace(made.admin, place, enabled=place != UNLABELLED)
             for name in CLAIMS:
-                made.admin.apply(claim(name, place)).expect()
+                made.admin.apply(samples.claim(name, place)).expect()
         for place in (TEAM, IDLE):
             operator_process.set_up_vault(openbao, control_plane, place, GONE_KEK, PLAIN_KEK)
         spoil_keks(openbao)
@@ -96,15 +96,6 @@ def conditions_of(admin: Api, rows: Sequence[Told], seconds: float) -> Mapping[s
 def busy() -> float:
     """How many times longer all takes on a machine that has other things to do: at most four."""
     return min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
-
-
-def claim(name: str, namespace: str) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
 
 
 def spoil_keks(openbao: OpenBao) -> None:

@@ -16,6 +16,7 @@ import pytest
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
 from securetrain.api.names import JOB_LABEL, JOB_UID_LABEL
+from support import samples
 from support.api import Object
 from support.gateway_stage import Stage, job_controller_asleep
 from support.imitators import (
@@ -29,7 +30,7 @@ from support.imitators import (
     refusal,
     volume,
 )
-from support.real_gateway import make_claim, staged
+from support.real_gateway import staged
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -45,7 +46,7 @@ def stage(
     with staged(control_plane, openbao, folder, "imitation") as made:
         runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "evil"}
         made.admin.apply(runtime | {"metadata": {"name": "evil"}}).expect()
-        make_claim(made.admin, made.namespace, "foreign")
+        made.admin.apply(samples.claim("foreign", made.namespace)).expect()
         yield made
 
 

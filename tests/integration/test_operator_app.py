@@ -35,7 +35,7 @@ def installed(control_plane: ControlPlane, openbao: OpenBao) -> Iterator[None]:
     with chart_installed(admin):
         make_namespace(admin, TEAM)
         operator_process.set_up_vault(openbao, control_plane, TEAM)
-        control_plane.kubectl.apply(claim("datasets"), claim("models"))
+        control_plane.kubectl.apply(*(samples.claim(name, TEAM) for name in ("datasets", "models")))
         yield
 
 
@@ -44,18 +44,6 @@ def operator(
     installed: None, control_plane: ControlPlane, openbao: OpenBao, tmp_path: Path
 ) -> OperatorProcess:
     return operator_process.prepare(tmp_path, control_plane, openbao, TEAM)
-
-
-def claim(name: str) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": TEAM},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
 
 
 def job(name: str) -> Object:

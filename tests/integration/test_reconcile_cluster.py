@@ -28,11 +28,12 @@ from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.records import ConfigMapRecords
 from securetrain_operator.ports import Object
 from securetrain_operator.reconcile import Reconciler
+from support import samples
 from support.api import Api
 from support.chart import OPERATOR_NAMESPACE
 from support.fakes import FakeEvents, FakeProgress, FakeVault
 from support.installed import chart_installed, make_namespace
-from support.operator_process import ACCOUNT, write_kubeconfig
+from support.operator_process import operator_token, write_kubeconfig
 from support.world import FILES, job_object, settings
 
 numbers = itertools.count(1)
@@ -139,21 +140,11 @@ async def scene(admin: Api, control_plane: ControlPlane, tmp_path: Path) -> Asyn
     make_namespace(admin, namespace)
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
     admin.patch(f"/api/v1/namespaces/{namespace}", {"metadata": {"labels": restricted}}).expect()
-    login = ("create", "token", ACCOUNT, "-n", OPERATOR_NAMESPACE, "--duration=1h")
-    write_kubeconfig(tmp_path / "kubeconfig", control_plane, control_plane.kubectl(*login).strip())
+    write_kubeconfig(tmp_path / "kubeconfig", control_plane, operator_token(control_plane))
     cluster = await KubeCluster.connect(control_plane.kubeconfig)
     operator = await KubeCluster.connect(tmp_path / "kubeconfig")
     for claim in ("datasets", "models"):
-        body = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": claim, "namespace": namespace},
-            "spec": {
-                "accessModes": ["ReadWriteOnce"],
-                "resources": {"requests": {"storage": "1Mi"}},
-            },
-        }
-        await cluster.create(kinds.CLAIMS, namespace, body)
+        await cluster.create(kinds.CLAIMS, namespace, samples.claim(claim, namespace))
     yield Scene(cluster, operator, namespace)
     await operator.close()
     await cluster.close()

@@ -133,7 +133,7 @@ def prepare(
     """Write settings, tokens and kubeconfig of an operator; `more` are further settings."""
     made = OperatorProcess(folder, free_port(), free_port())
     token = folder / "vault-token"
-    token.write_text(_token(control_plane, "--audience=vault"))
+    token.write_text(operator_token(control_plane, "--audience=vault"))
     connection = {
         "address": openbao.address,
         "ca": openbao.ca_pem,
@@ -155,7 +155,7 @@ def prepare(
         **more,
     }
     made.settings_file.write_text(yaml.safe_dump(settings))
-    write_kubeconfig(made.kubeconfig, control_plane, _token(control_plane))
+    write_kubeconfig(made.kubeconfig, control_plane, operator_token(control_plane))
     return made
 
 
@@ -173,7 +173,8 @@ def write_kubeconfig(path: Path, control_plane: ControlPlane, token: str) -> Non
     path.write_text(yaml.safe_dump(config))
 
 
-def _token(control_plane: ControlPlane, *flags: str) -> str:
+def operator_token(control_plane: ControlPlane, *flags: str) -> str:
+    """A token of the operator's service account."""
     return control_plane.kubectl(
         "create", "token", ACCOUNT, "-n", OPERATOR_NAMESPACE, "--duration=1h", *flags
     ).strip()

@@ -17,12 +17,12 @@ from securetrain.api import names
 from securetrain.sealed.writer import SealOptions, seal
 from securetrain.vault.custody import Custodian
 from securetrain_operator.settings import Settings
-from support import trainer_kit, vaultkit
+from support import samples, trainer_kit, vaultkit
 from support.api import Api
 from support.chart import AUDIENCE, OPERATOR_NAMESPACE, OPERATOR_USER, of_kind, render
 from support.gateway_stage import ADDRESS, HOST, KUBELET, NODE, Stage
 from support.installed import ROLE_KINDS, install_crd, make_namespace
-from support.operator_process import ACCOUNT, TRAINER, write_kubeconfig
+from support.operator_process import TRAINER, operator_token, write_kubeconfig
 from support.real_operator import Background, OffsetClock, serve
 
 CLAIMS = ("datasets", "models")
@@ -87,19 +87,7 @@ def prepare_cluster(admin: Api, namespace: str) -> None:
     admin.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}).expect()
     make_namespace(admin, namespace)
     for claim in CLAIMS:
-        make_claim(admin, namespace, claim)
-
-
-def make_claim(admin: Api, namespace: str, name: str) -> None:
-    """A volume claim; nothing provides a volume for it."""
-    storage = {"requests": {"storage": "1Mi"}}
-    body = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": storage},
-    }
-    admin.apply(body).expect()
+        admin.apply(samples.claim(claim, namespace)).expect()
 
 
 def seal_dataset(kit: vaultkit.Kit, folder: Path) -> None:
@@ -129,9 +117,3 @@ def settings_of(kit: vaultkit.Kit, port: int, vault_token: Path, **changes: Any)
         "require_guards": False,
     }
     return Settings(**(fields | changes))
-
-
-def operator_token(control_plane: ControlPlane, *flags: str) -> str:
-    """A token of the operator's service account."""
-    login = ("create", "token", ACCOUNT, "-n", OPERATOR_NAMESPACE, "--duration=1h")
-    return control_plane.kubectl(*login, *flags).strip()

@@ -29,6 +29,16 @@ def training_job(name: str = "digits-v7", namespace: str = "team-a", **spec: Any
     }
 
 
+def claim(name: str, namespace: str) -> Object:
+    """A volume claim; in a cluster without a provisioner it stays as it is."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+
+
 def job_ref(name: str = "digits-v7", namespace: str = "team-a") -> JobRef:
     """A job as its children know it; the UID is of no object."""
     return JobRef(namespace=namespace, name=name, uid="11111111-2222-3333-4444-555555555555")

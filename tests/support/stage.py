@@ -159,7 +159,7 @@ def opened(
             make_namespace(admin, home, enabled=False)
             bind(admin, OPERATOR_USER, "edit", home)
         for claim in ("datasets", "models"):
-            admin.apply(_claim(claim, namespace)).expect()
+            admin.apply(samples.claim(claim, namespace)).expect()
         operator_process.set_up_vault(openbao, control_plane, namespace)
         volumes = folder / "volumes"
         seal_dataset(openbao, volumes / namespace / "datasets" / DATASET, namespace)
@@ -192,15 +192,3 @@ def seal_dataset(openbao: OpenBao, folder: Path, namespace: str, **policy: Any) 
     with VaultClient(openbao.address, openbao.ca_pem, token=openbao.root_token) as client:
         owner = Custodian(client, options.transit_mount, options.kek)
         seal(trainer_kit.source(), folder, options, owner)
-
-
-def _claim(name: str, namespace: str) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
