@@ -11,7 +11,7 @@ from localcluster.control_plane import ControlPlane
 from securetrain.api.conditions import Fact, conditions_for
 from securetrain.api.status import JobStatus, ModelStatus, ProgressStatus
 from securetrain.api.types import JobSpec, Metric
-from support.api import Api, Object, collection
+from support.api import Api, Object, collection, eventually
 from support.installed import install_crd, make_namespace
 from support.samples import training_job
 
@@ -281,5 +281,8 @@ def test_columns_show_progress_and_wide_shows_the_reason(
 
 
 def test_kubectl_explains_fields(control_plane: ControlPlane, api: Api) -> None:
-    shown = control_plane.kubectl("explain", "stj.spec.output.ifExists")
+    kubectl = control_plane.kubectl
+    fresh = ("api-resources", "--api-group=securetrain.dev", "--cached=false")
+    eventually(lambda: "stj" in kubectl(*fresh), "discovery lists the CRD after it is served")
+    shown = kubectl("explain", "stj.spec.output.ifExists")
     assert "checked before any key is granted" in shown

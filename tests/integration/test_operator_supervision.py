@@ -10,6 +10,7 @@ import kopf
 import pytest
 
 from localcluster.control_plane import ControlPlane
+from localcluster.ports import free_ports
 from securetrain.api.names import PLURAL
 from securetrain_operator import handlers
 from securetrain_operator.adapters.kube import KubeCluster
@@ -19,22 +20,23 @@ from securetrain_operator.settings import Settings
 from support.api import Api
 from support.chart import AUDIENCE
 from support.installed import install_crd
-from support.operator_process import TRAINER, free_port, write_kubeconfig
+from support.operator_process import TRAINER, write_kubeconfig
 
 BLIND = "blind-operator"
 
 
 def settings() -> Settings:
     connection = {"address": "https://127.0.0.1:1", "ca": "none"}
+    gateway_port, health_port = free_ports(2)
     return Settings.model_validate(
         {
             "namespace": "default",
             "audience": AUDIENCE,
             "trainerImage": TRAINER,
             "gatewayUrl": "https://gateway.default.svc",
-            "gatewayPort": free_port(),
+            "gatewayPort": gateway_port,
             "gatewayNames": ["gateway.default.svc"],
-            "healthPort": free_port(),
+            "healthPort": health_port,
             "vaultConnections": [connection],
         }
     )

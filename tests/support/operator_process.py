@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import yaml
 
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
+from localcluster.ports import free_ports
 from securetrain.vault import setup
 from securetrain.vault.client import VaultClient
 from securetrain.vault.setup_request import SetupRequest
@@ -32,13 +32,6 @@ ACCOUNT = "securetrain-operator"
 TOKEN = re.compile(r"\beyJ|\b(hv)?[sb]\.[A-Za-z0-9_-]{20}")
 """A token of Kubernetes, of Vault or of OpenBao, whose tokens begin with `s.`."""
 TRAINER = "registry.example.org/securetrain/trainer@sha256:" + "b" * 64
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def set_up_vault(
@@ -131,7 +124,7 @@ def prepare(
     folder: Path, control_plane: ControlPlane, openbao: OpenBao, *namespaces: str, **more: Any
 ) -> OperatorProcess:
     """Write settings, tokens and kubeconfig of an operator; `more` are further settings."""
-    made = OperatorProcess(folder, free_port(), free_port())
+    made = OperatorProcess(folder, *free_ports(2))
     token = folder / "vault-token"
     token.write_text(operator_token(control_plane, "--audience=vault"))
     connection = {
