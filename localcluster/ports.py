@@ -15,7 +15,6 @@ from pathlib import Path
 
 from localcluster.errors import ClusterError
 
-
 LOWEST, HIGHEST = 12000, 29999
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -164,10 +163,21 @@ def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
 
 @pytest.fixture(scope="session")
 def patched_and_back(platform: Platform, patched: node.RunningPod) -> None:
-    """Without the guard, the patched container restarts as a new process of the same pod."""
-    own = platform.images["trainer"]
+    """Without the guard, the patched container restarts as a new process of the same pod.
+
+    The foreign image is a copy under another name: one that ends by itself ends the job too,
+    before it is patched back.
+    """
+    own, foreign = platform.images["trainer"], "localhost/stranger:1"
+    platform.cluster.node.containerd.ctr("images", "tag", "--force", own, foreign)
+
+    def started() -> str:
+        status = node.get(platform, "pod", NAMESPACE, patched.name)["status"]
+        return str(status["containerStatuses"][0].get("containerID"))
+
     with without_guard(platform, "securetrain-pod-frozen"):
-        for image in (platform.images["operator"], own):
+        for image in (foreign, own):
+            before = started()
             change = [f"pod/{patched.name}", f"trainer={image}"]
             platform.cluster.kubectl("set", "image", *change, "-n", NAMESPACE)
-            time.sleep(1)
+            eventually(lambda old=before: started() != old, "another container starts", seconds=60)
