@@ -78,15 +78,30 @@ def process_of(platform: Platform, pod_uid: str, container: str = "trainer") -> 
 
 def throttle(pid: int, share: float) -> None:
     """Leave a container a share of one core, past Kubernetes."""
-    groups = dict(
-        line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    )
     quota, period = round(share * 100_000), 100_000
+    old, folder = _control_group(pid, "cpu")
+    if old:
+        (folder / "cpu.cfs_quota_us").write_text(str(quota))
+    else:
+        (folder / "cpu.max").write_text(f"{quota} {period}")
+
+
+def held_memory(pid: int) -> int:
+    """Bytes that a container holds and the kernel cannot drop: anonymous and shared memory."""
+    old, folder = _control_group(pid, "memory")
+    lines = (folder / "memory.stat").read_text().splitlines()
+    stat = {name: int(value) for name, value in (line.split() for line in lines)}
+    return stat["total_rss"] + stat["total_shmem"] if old else stat["anon"] + stat["shmem"]
+
+
+def _control_group(pid: int, controller: str) -> tuple[bool, Path]:
+    """Whether it is one of version 1, and its folder."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    groups = dict(line.split(":", 2)[1:] for line in lines)
     for controllers, group in groups.items():
-        if "cpu" in controllers.split(","):
-            Path(f"/sys/fs/cgroup/cpu{group}/cpu.cfs_quota_us").write_text(str(quota))
-            return
-    Path(f"/sys/fs/cgroup{groups['']}/cpu.max").write_text(f"{quota} {period}")
+        if controller in controllers.split(","):
+            return True, Path(f"/sys/fs/cgroup/{controller}{group}")
+    return False, Path(f"/sys/fs/cgroup{groups['']}")
 
 
 def token_of(platform: Platform, pod_uid: str, volume: str) -> str:
