@@ -30,5 +30,8 @@ def model_key(manifest: ModelManifest, key: KeyFile) -> Secret:
     with client_from_env() as client:
         dek = Custodian(client, key.mount, key.kek).open_model_key(key.wrapped, context)
     if not hmac.compare_digest(key_check(dek, manifest.id, MODEL_KEY_NAME), manifest.key_check):
-        raise WrongKey("The model's key is not the one that sealed it.")
+        raise WrongKey(
+            "The model's key is not the one that sealed it.",
+            fix="restore key.json and model.json from a copy that you trust",
+        )
     return dek

@@ -26,7 +26,10 @@ def open_weights(manifest: ModelManifest, sealed: bytes, dek: Secret) -> bytes:
         ModelCorrupt: the weights do not open, or are not the ones that model.json names.
     """
     if not hmac.compare_digest(key_check(dek, manifest.id, MODEL_KEY_NAME), manifest.key_check):
-        raise WrongKey("the model's key is not the one that sealed it")
+        raise WrongKey(
+            "the model's key is not the one that sealed it",
+            fix="restore model.json, or run the job again under a new name",
+        )
     path = manifest.weights.path
     try:
         plain = decrypt_bytes(sealed, dek, model_file_associated_data(manifest.id, path))

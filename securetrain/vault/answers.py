@@ -36,7 +36,7 @@ _PHRASES: Final[tuple[tuple[str, type[SecuretrainError], str, str], ...]] = (
         "message authentication failed",
         WrongKey,
         "could not authenticate the wrapped key: another KEK, or other associated data",
-        "check that manifest, policy and keys.json are those that were sealed together",
+        "",
     ),
     (
         "wrapping token is not valid or does not exist",
@@ -52,7 +52,7 @@ _PHRASES: Final[tuple[tuple[str, type[SecuretrainError], str, str], ...]] = (
         "disallowed by policy (too old)",
         KeyRevoked,
         "does not open what this old version of the KEK wrapped: its owner revoked it",
-        "ask the data owner for the keys.json and policy.json that are valid now",
+        "",
     ),
     (
         "version is too new",

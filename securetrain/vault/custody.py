@@ -16,6 +16,7 @@ from typing import Any, Final
 from securetrain.api.gateway import WRAPPED
 from securetrain.errors import VaultMisconfigured, WrongKey
 from securetrain.secret import Secret
+from securetrain.vault import blame
 from securetrain.vault.answers import SETUP
 from securetrain.vault.client import VaultClient, checked_segment
 
@@ -148,9 +149,13 @@ class Custodian:
         return self._decrypt(wrapped, {"associated_data": _base64(associated_data)})
 
     def open_model_key(self, wrapped: str, context: bytes) -> Secret:
-        """Open a model's data key; raises WrongKey if KEK or context do not fit."""
+        """Open a model's data key.
+
+        Raises WrongKey if KEK or context do not fit, KeyRevoked if the KEK's owner revoked it.
+        """
         self.require(derived=True)
-        return self._decrypt(wrapped, {"context": _base64(context)})
+        with blame.of_model(self._kek):
+            return self._decrypt(wrapped, {"context": _base64(context)})
 
     def _decrypt(self, wrapped: str, binding: Mapping[str, str]) -> Secret:
         body = {"ciphertext": self._well_formed(wrapped), **binding}

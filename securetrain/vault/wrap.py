@@ -16,6 +16,7 @@ from securetrain.api.gateway import WRAPPED, KeyGrant
 from securetrain.api.names import MODEL_DEK_PREFIX, MODEL_KEY_NAME
 from securetrain.errors import GrantLost, VaultMisconfigured, WrongKey
 from securetrain.secret import Secret
+from securetrain.vault import blame
 from securetrain.vault.answers import SETUP, VaultAnswer, WrapInfo
 from securetrain.vault.client import DEADLINE, VaultClient, checked_segment
 
@@ -38,6 +39,11 @@ class WrappedKey:
     kek: str
     ciphertext: str
     binding: Mapping[str, bytes]
+
+    @property
+    def of_a_model(self) -> bool:
+        """True for a model's key."""
+        return "context" in self.binding
 
     @classmethod
     def of_split(
@@ -71,15 +77,17 @@ def wrap_key(client: VaultClient, key: WrappedKey, *, ttl: int, correlation: str
         ttl: seconds that the token lives, 10 to 60.
         correlation: names the audit record of this grant in Vault's own log.
 
-    Raises WrongKey if the key does not fit its binding, VaultMisconfigured if Vault answers
-    anything but a fresh wrapping token, and what VaultClient raises.
+    Raises WrongKey if the key does not fit its binding, KeyRevoked if its KEK's owner revoked it,
+    VaultMisconfigured if Vault answers anything but a fresh wrapping token, and what VaultClient
+    raises.
     """
     if not MIN_TTL <= ttl <= MAX_TTL:
         raise VaultMisconfigured(
             f"a wrapping token of {ttl} s is not allowed", fix=f"use {MIN_TTL} to {MAX_TTL} s"
         )
-    path = _path(key.mount, "decrypt", key.kek)
-    answer = client.write(path, _body(key), wrap_ttl=ttl, correlation=correlation)
+    path, body = _path(key.mount, "decrypt", key.kek), _body(key)
+    with blame.of_model(key.kek) if key.of_a_model else blame.of_split(key.name):
+        answer = client.write(path, body, wrap_ttl=ttl, correlation=correlation)
     info = _checked(answer, path, ttl)
     grant = KeyGrant(
         name=key.name,

@@ -22,7 +22,6 @@ from securetrain.errors import (
     SecuretrainError,
     VaultDenied,
     VaultUnavailable,
-    WrongKey,
 )
 from securetrain.sealed.policy import (
     ISOLATION,
@@ -238,12 +237,7 @@ def _require_none(denials: Sequence[Denial], open_ways: Sequence[str]) -> None:
 
 
 def _in_plain_words(error: SecuretrainError) -> SecuretrainError:
-    if isinstance(error, WrongKey):
-        return WrongKey(
-            "Vault refused: dataset.json or policy.json is not the one that was sealed",
-            fix="restore both files, and keys.json, from the data owner's copy",
-        )
-    if type(error) is VaultDenied:  # its subclasses say what it is
+    if isinstance(error, VaultDenied):
         return VaultDenied(
             f"{error.message}: this namespace's role may not use a KEK that keys.json or the job"
             " names",
