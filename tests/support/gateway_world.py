@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -249,9 +249,8 @@ class World:
             "keys": {str(split): dict(key) for split in SPLITS_OF[purpose]},
         } | changes
 
-    @asynccontextmanager
-    async def client(self, *, request_seconds: float = 2.0) -> AsyncIterator[Client]:
-        """The gateway, served over HTTP."""
+    def application(self, *, request_seconds: float = 2.0) -> web.Application:
+        """The gateway's application in this world."""
         gateway = Gateway(
             self.cluster,
             self.records,
@@ -265,7 +264,13 @@ class World:
             refusals=lambda refusal: self.refused.append(dict(refusal)),
             request_seconds=request_seconds,
         )
-        async with TestClient(TestServer(gateway.application())) as http:
+        return gateway.application()
+
+    @asynccontextmanager
+    async def client(self, *, request_seconds: float = 2.0) -> AsyncIterator[Client]:
+        """The gateway, served over HTTP."""
+        application = self.application(request_seconds=request_seconds)
+        async with TestClient(TestServer(application)) as http:
             yield Client(self, http)
 
 

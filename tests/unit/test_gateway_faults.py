@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from securetrain.audit import chain
 from securetrain.errors import (
@@ -20,9 +21,11 @@ from securetrain.errors import (
     VaultUnavailable,
     WrongKey,
 )
+from securetrain_operator.app import runner_of
 from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.errors import ApiUnavailable
+from securetrain_operator.gateway import problems
 from support.gateway_world import JOB_UID, World
 
 
@@ -171,13 +174,13 @@ async def test_a_crash_between_record_and_wrap_leaves_the_grant() -> None:
 async def test_a_wrong_key_ends_the_job_in_plain_words() -> None:
     world = World()
     pod = world.pod()
-    world.vault.faults["wrap keys"] = WrongKey("message authentication failed")
+    world.vault.faults["wrap keys"] = WrongKey("dataset.json is not the one that was sealed")
     async with world.client() as client:
         status, problem = await client.grant(pod)
     assert (status, problem["reason"]) == (403, "WrongKey")
     record = world.record
     assert record.failure is not None
-    assert "dataset.json or policy.json is not the one that was sealed" in record.failure.message
+    assert "dataset.json is not the one that was sealed" in record.failure.message
     assert record.grants == ()
     assert world.kinds[-3:] == ["grant.recorded", "grant.withdrawn", "job.failed"]
 
@@ -241,21 +244,54 @@ async def test_tokens_of_a_job_that_ended_meanwhile_are_burnt() -> None:
     assert world.kinds[-1] == "job.failed"
 
 
-async def test_a_connection_that_breaks_under_a_call_is_no_bug(
+async def test_a_caller_that_goes_away_in_the_middle_of_its_body_is_no_bug(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    pod = world.pod()
+    told: asyncio.Queue[str] = asyncio.Queue()
+    problem = problems.problem
+
+    def noted(status: int, reason: str, detail: str) -> web.Response:
+        told.put_nowait(reason)
+        return problem(status, reason, detail)
+
+    monkeypatch.setattr(problems, "problem", noted)
+    head = (
+        "POST /v1/grants HTTP/1.1\r\nHost: gateway\r\nContent-Length: 1000\r\n"
+        "Expect: 100-continue\r\n"
+        f"Authorization: Bearer {world.token(pod)}\r\n\r\n{{"
+    )
+    runner = runner_of(world.application())  # a test server cancels such calls, the operator's not
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(*runner.addresses[0])
+            writer.write(head.encode())
+            assert b"100 Continue" in await reader.readline()
+            writer.transport.abort()
+            assert await told.get() == "GatewayUnavailable"
+    finally:
+        await runner.cleanup()
+    assert "unexpected" not in caplog.text
+    assert world.board.waiting(JOB_UID) is None
+
+
+async def test_a_connection_of_the_gateways_own_that_breaks_is_not_taken_for_the_callers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As the server raises it from the read of a body whose sender has gone."""
     world = World()
     pod = world.pod()
 
-    async def gone(*_: Any) -> Any:
+    async def breaks(*_: Any) -> Any:
         raise ConnectionResetError
 
-    world.cluster.review_token = gone  # type: ignore[method-assign]
+    world.cluster.review_token = breaks  # type: ignore[method-assign]
     async with world.client() as client:
         status, problem = await client.grant(pod)
-    assert (status, problem["reason"]) == (503, "GatewayUnavailable")
-    assert "unexpected" not in caplog.text
+    assert (status, problem["reason"]) == (500, "InternalError")
+    assert "unexpected ConnectionResetError" in caplog.text
 
 
 def test_unavailable_gateways_are_told_to_wait() -> None:

@@ -108,13 +108,13 @@ class Gateway:
 
     async def _post_grants(self, request: web.Request) -> web.Response:
         pod = await self._gatekeeper.admit(request.headers.get("Authorization"), request.remote)
+        body = await _body(request)
         async with failing(self._services, pod), showing_waits(self._services, pod):
-            asked = parse(GrantRequest, await request.read())
-            return _json(await self._grants.issue(pod, asked))
+            return _json(await self._grants.issue(pod, parse(GrantRequest, body)))
 
     async def _post_progress(self, request: web.Request) -> web.Response:
         pod = await self._gatekeeper.admit(request.headers.get("Authorization"), request.remote)
-        report = parse(ProgressReport, await request.read())
+        report = parse(ProgressReport, await _body(request))
         time = self._services.clock.rfc3339()
         if not self._progress.put(pod.uid, pod.caller.pod_uid, report, time):
             raise AlreadyReported("this sequence number, or a later one, was reported before")
@@ -125,9 +125,9 @@ class Gateway:
         pod = await self._gatekeeper.admit(
             request.headers.get("Authorization"), request.remote, ended_too=True
         )
+        body = await _body(request)
         async with failing(self._services, pod):
-            report = parse(ResultsRequest, await request.read())
-            return _json(await self._results.accept(pod, report))
+            return _json(await self._results.accept(pod, parse(ResultsRequest, body)))
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -141,8 +141,6 @@ class Gateway:
             return problems.from_http(error)
         except TimeoutError:
             return problems.from_error(_too_slow(request))
-        except ConnectionError:  # the caller has gone: nobody is there to be answered
-            return problems.from_error(GatewayUnavailable("the caller has gone"))
         except SecuretrainError as error:
             self._note(request, error)
             return problems.from_error(error)
@@ -162,6 +160,14 @@ class Gateway:
                     "message": error.message,
                 }
             )
+
+
+async def _body(request: web.Request) -> bytes:
+    """What the caller sent; raises GatewayUnavailable if it has gone and none hears the answer."""
+    try:
+        return await request.read()
+    except ConnectionError:
+        raise GatewayUnavailable("the caller has gone") from None
 
 
 def parse(model: type[ModelT], body: bytes) -> ModelT:
