@@ -8,7 +8,7 @@
     │   ├── NotOurPod               the caller is not the pod that was launched
     │   ├── AlreadyGranted          this pod has had its keys
     │   ├── VaultDenied             Vault answered 403
-    │   │   └── VaultClockSkew      Vault's clock and that of the login token's issuer do not agree
+    │   ├── VaultClockSkew          Vault's clock and that of the login token's issuer do not agree
     │   └── ClusterDenied           the API server refused the caller
     ├── TryAgain               11   a new attempt may succeed
     │   ├── VaultUnavailable        unreachable, answering 429/5xx, too slow
@@ -30,8 +30,8 @@
     │   ├── OutputExists
     │   ├── StorageFull             no room is left where something is to be written
     │   ├── JobNotFound
-    │   └── VaultMisconfigured
-    │       └── VaultRedirects      Vault sends its callers to another server
+    │   ├── VaultMisconfigured
+    │   └── VaultRedirects          Vault sends its callers to another server
     └── GatesMissed            14   the model was evaluated and is not good enough
 
 An error's `reason` is CamelCase and is reused in conditions, Events, audit records and problem
@@ -129,7 +129,7 @@ class VaultDenied(Refused):
     usual_fix = "check the login and its policies, or run 'securetrain vault setup'"
 
 
-class VaultClockSkew(VaultDenied):
+class VaultClockSkew(Refused):
     """By Vault's clock the login token has expired, or is not valid yet."""
 
     usual_fix = (
@@ -296,7 +296,7 @@ class VaultMisconfigured(BadConfiguration):
     usual_fix = "run 'securetrain vault setup'"
 
 
-class VaultRedirects(VaultMisconfigured):
+class VaultRedirects(BadConfiguration):
     """Vault sends its callers to another server, which could be anybody's."""
 
     usual_fix = "give the address of the active Vault, or of a load balancer that forwards to it"

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from securetrain.api.names import JOB_UID_LABEL, SERVICE_ACCOUNT, Purpose
-from securetrain.errors import SecuretrainError, VaultDenied, VaultSealed, VaultUnavailable
+from securetrain.errors import (
+    SecuretrainError,
+    VaultClockSkew,
+    VaultDenied,
+    VaultMisconfigured,
+    VaultRedirects,
+    VaultSealed,
+    VaultUnavailable,
+)
 from securetrain_operator.build.network import default_deny
 from securetrain_operator.gateway.isolation import selects
 from support.fakes import BATCH_JOBS, JOBS
@@ -20,6 +28,9 @@ from support.world import NAME, NAMESPACE, UID, USER_IMAGE, World, settings
         (VaultSealed("Vault is sealed"), "VaultSealed"),
         (VaultUnavailable("Vault does not answer"), "VaultUnavailable"),
         (VaultDenied("no such role"), "VaultRoleMissing"),
+        (VaultMisconfigured("no such mount"), "VaultRoleMissing"),
+        (VaultClockSkew("the login token has expired"), "VaultClockSkew"),
+        (VaultRedirects("307"), "VaultRedirects"),
     ],
 )
 async def test_nothing_is_launched_while_vault_is_away(

@@ -107,8 +107,6 @@ class VaultBroker:
         try:
             self._new_model_key(connection, namespace, kek, PROBE_CONTEXT)
         except (VaultDenied, VaultMisconfigured) as error:
-            if type(error) not in (VaultDenied, VaultMisconfigured):  # a redirect, a clock
-                raise
             raise OutputKekUnusable(
                 f"spec.output.kek: '{kek}' is no model KEK that namespace {namespace} may use"
                 f" ({error.message})",

@@ -233,7 +233,7 @@ def _lacking(observed: Observed, spec: JobSpec, settings: Settings) -> Diagnosis
 def vault_lack(fault: SecuretrainError, namespace: str) -> Diagnosis:
     """What a job waits for when the check of Vault failed."""
     found = diagnose.from_error(fault)
-    if type(fault) in (VaultDenied, VaultMisconfigured):  # their subclasses say what it is
+    if isinstance(fault, VaultDenied | VaultMisconfigured):
         fix = f"run securetrain vault setup for namespace {namespace}"
         own = fault.fix if fault.fix != fault.usual_fix else fix
         return Diagnosis("VaultRoleMissing", found.message, own)

@@ -19,6 +19,7 @@ from securetrain.errors import (
     NotOurPod,
     SecuretrainError,
     TryAgain,
+    VaultClockSkew,
     VaultDenied,
 )
 from securetrain_operator.errors import (
@@ -45,6 +46,7 @@ _STATUS: Final[tuple[tuple[type[SecuretrainError], int], ...]] = (
     # Ours to mend, not the pod's: it waits.
     (TryAgain, 503),
     (VaultDenied, 503),
+    (VaultClockSkew, 503),
     (ApiDenied, 503),
     (BadConfiguration, 503),
 )
