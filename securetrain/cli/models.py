@@ -16,7 +16,7 @@ from securetrain.cli.owner_keys import model_key
 from securetrain.cli.render import Output, OutputOption
 from securetrain.cli.user_files import read_text
 from securetrain.errors import ExitCode, InvalidInput, ModelCorrupt, OutputExists
-from securetrain.sealed.files import read, write_private
+from securetrain.sealed.files import private_folder, publish_private, read, write_private
 from securetrain.sealed.model import (
     KEY_FILE,
     MAX_KEY_BYTES,
@@ -111,7 +111,10 @@ def open_model(
     key = parse_key(read(folder, KEY_FILE, MAX_KEY_BYTES))
     weights = open_weights(manifest, sealed, model_key(manifest, key))
     if dest.suffix == ".keras":
-        _export(folder, manifest, weights, dest)
+        with private_folder(dest) as private:
+            made = private / dest.name
+            _export(folder, manifest, weights, made)
+            publish_private(made, dest)
     else:
         write_private(dest, weights)
     size = dest.stat().st_size
@@ -127,7 +130,9 @@ def _export(folder: Path, manifest: ModelManifest, weights: bytes, dest: Path) -
         str(folder / MODEL_FILE),
         str(dest),
     ]
-    result = subprocess.run(command, input=weights, capture_output=True, check=False)  # noqa: S603
+    result = subprocess.run(  # noqa: S603
+        command, input=weights, capture_output=True, check=False, umask=0o077
+    )
     if result.returncode == ExitCode.INTEGRITY:
         raise ModelCorrupt(
             f"{manifest.weights.path} does not hold the weights of {MODEL_FILE}'s architecture",
@@ -136,9 +141,9 @@ def _export(folder: Path, manifest: ModelManifest, weights: bytes, dest: Path) -
     if result.returncode:
         raise InvalidInput(
             "DEST",
-            str(dest),
+            dest.name,
             "cannot be written as a Keras file here",
-            fix="install securetrain[trainer], or open the model as .safetensors",
+            fix="install securetrain[trainer] and make room, or open the model as .safetensors",
         )
 
 

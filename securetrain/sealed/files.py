@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final
 
 from securetrain.errors import BadConfiguration, IntegrityError, ManifestInvalid
@@ -95,6 +96,37 @@ def write_private(path: Path, data: bytes) -> None:
             os.fsync(file)
     except OSError as failure:
         path.unlink(missing_ok=True)
+        raise _unwritable(path, failure) from None
+
+
+@contextmanager
+def private_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that only its owner may enter; it is gone afterwards.
+
+    Raises:
+        BadConfiguration: the system does not let us write beside `path`.
+    """
+    try:
+        folder = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as failure:
+        raise _unwritable(path, failure) from None
+    with folder as name:
+        yield Path(name)
+
+
+def publish_private(made: Path, path: Path) -> None:
+    """Move a finished file to where it belongs; nobody but its owner may read it.
+
+    Raises:
+        BadConfiguration: the system does not let us write.
+    """
+    try:
+        made.chmod(0o600)
+        with made.open("rb") as stream:
+            os.fsync(stream.fileno())
+        made.replace(path)
+        sync_folder(path.parent)
+    except OSError as failure:
         raise _unwritable(path, failure) from None
 
 

@@ -50,3 +50,9 @@ def test_opened_weights_are_their_owners_alone_and_whole_or_not_there(
     with pytest.raises(BadConfiguration, match="No space left"):
         files.write_private(tmp_path / "other", b"plain")
     assert not (tmp_path / "other").exists()
+    with files.private_folder(path) as private:
+        assert private.stat().st_mode & 0o777 == 0o700
+        (private / "made").write_bytes(b"new")
+        with pytest.raises(BadConfiguration, match="No space left"):
+            files.publish_private(private / "made", path)
+    assert path.read_bytes() == b"plain"

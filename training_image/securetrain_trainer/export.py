@@ -25,7 +25,7 @@ def export(model_json: Path, weights: bytes, output: Path) -> None:
     Args:
         model_json: path of the model's model.json.
         weights: plaintext safetensors.
-        output: path that ends in `.keras`; replaced if it exists.
+        output: path that ends in `.keras`, in a folder of the caller's own; replaced if it exists.
 
     Raises:
         UsageError: the output's name does not end in `.keras`.
@@ -44,12 +44,7 @@ def export(model_json: Path, weights: bytes, output: Path) -> None:
 
     model = build(manifest.model, shape, classes)
     set_weights(model, parse_weights(weights, model))
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}.keras")
-    try:
-        model.save(temporary)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    model.save(output)
 
 
 def main(arguments: list[str]) -> int:
