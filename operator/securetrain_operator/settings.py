@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 from cryptography import x509
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from securetrain import strict_yaml
 from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT, Purpose
@@ -20,6 +21,16 @@ Claim = Annotated[str, Field(pattern=rf"^\*$|{SUBDOMAIN}", max_length=253)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 GatewayUrl = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
 DnsName = Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)]
+
+
+def _an_address(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError("no IP address, such as 127.0.0.1 or ::1") from None
+
+
+Address = Annotated[str, AfterValidator(_an_address)]
 
 
 class NamespaceRule(Model):
@@ -43,8 +54,8 @@ class Settings(Model):
     gateway_url: GatewayUrl
     gateway_port: Port = GATEWAY_PORT
     health_port: Port = HEALTH_PORT
-    listen_address: str | None = None
-    """Address of this machine that both ports are on; all if it is not named."""
+    listen_address: Address | None = None
+    """Address of this machine that both ports are on, for an operator outside a pod; else all."""
     gateway_names: Annotated[tuple[DnsName, ...], Field(min_length=1)]
     """DNS names in the gateway's certificate."""
     gateway_egress: dict[str, str] = {"app.kubernetes.io/name": "securetrain-operator"}

@@ -37,6 +37,14 @@ def test_a_status_has_room_for_every_grant(tmp_path: Path) -> None:
         load(tmp_path, f"maxGrantsPerPhase: {most + 1}")
 
 
+@pytest.mark.parametrize("wrong", ["localhost", "127.0.0.1:8443", "127.0.0.0/8", "300.0.0.1", ""])
+def test_only_an_ip_address_is_listened_on(tmp_path: Path, wrong: str) -> None:
+    for right in ("127.0.0.2", "::1"):
+        assert load(tmp_path, f'listenAddress: "{right}"').listen_address == right
+    with pytest.raises(InvalidInput, match=f"listenAddress: '{wrong}' .*IP address"):
+        load(tmp_path, f'listenAddress: "{wrong}"')
+
+
 def test_a_misspelt_setting_is_named_before_the_one_that_is_then_missing(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="audiense: 'x' is not valid \\(unknown field\\)"):
         load(tmp_path, "audiense: x")
