@@ -28,6 +28,7 @@ from support.bad_inputs import (
     UNLABELLED,
     Refused,
     Told,
+    changed,
 )
 from support.installed import make_namespace
 from support.stage import Stage
@@ -147,6 +148,12 @@ def headline(admin: Api, row: Told) -> Object:
     status = admin.get(path).expect().get("status", {})
     ready = [c for c in status.get("conditions", []) if c["type"] == "Ready"]
     return {**ready[0], "phase": status["phase"]} if ready else {}
+
+
+def test_the_job_that_all_rows_are_bent_from_is_accepted(scene: Stage) -> None:
+    manifest = changed("digits-v7", TEAM, {})
+    query = {"dryRun": "All", "fieldValidation": "Strict"}
+    scene.admin.call("POST", collection(manifest), manifest, query=query).expect()
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.name)

@@ -10,7 +10,7 @@ from securetrain.api.names import JOB_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL
 from soak.supervisor import Sample, say
 from support.chart import OPERATOR_NAMESPACE
 from support.fault_proxy import FaultProxy
-from support.operator_process import OperatorProcess
+from support.operator_process import TOKEN, OperatorProcess
 from support.stage import Stage
 
 MIB = 1 << 20
@@ -109,10 +109,15 @@ def of_vault(stage: Stage, baseline: int) -> list[str]:
 
 
 def unforeseen(operator: OperatorProcess) -> list[str]:
-    """Lines of the log that tell of a bug."""
+    """Lines of the log that tell of a bug, and tokens in what was said, which are not repeated."""
     words = ("Traceback", "reconcile failed", "unexpected", "ended:")
-    lines = [line for line in operator.log.splitlines() if any(word in line for word in words)]
-    return [f"log: {line[:400]}" for line in lines[:5]]
+    log, output = operator.log, operator.output
+    lines = [line for line in log.splitlines() if any(word in line for word in words)]
+    tokens = {"log": len(TOKEN.findall(log)), "output": len(TOKEN.findall(output))}
+    return [
+        *(f"{where}: {count} tokens" for where, count in tokens.items() if count),
+        *(f"log: {line[:400]}" for line in lines[:5] if not TOKEN.search(line)),
+    ]
 
 
 def _wait(look: Callable[[], list[str]], seconds: float) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,29 @@ class Answer:
         return self.body
 
 
+class Watch:
+    """The events of a watch, until the server ends it or another thread does."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[Object]:
+        rest = b""
+        try:
+            for part in self._response.stream(1 << 16):
+                *lines, rest = (rest + part).split(b"\n")
+                yield from map(json.loads, filter(None, lines))
+        except urllib3.exceptions.HTTPError:
+            return
+        finally:
+            self._response.close()
+
+    def end(self) -> None:
+        """Have whoever reads it come to its end."""
+        with suppress(ValueError, RuntimeError, OSError):  # it has ended by itself
+            self._response.shutdown()
+
+
 class Api:
     """One user at one API server.
 
@@ -110,21 +134,14 @@ class Api:
         )
         return Answer(response.status, _json(response.data))
 
-    def stream(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
-        """The events of a watch, until the server ends it."""
-        url = f"{self._server}{path}?{urlencode(query)}"
-        response = self._pool.request(
-            "GET", url, headers=self._headers, retries=False, preload_content=False
+    def watch(self, path: str, query: Mapping[str, str]) -> Watch:
+        """A watch that has begun."""
+        url = f"{self._server}{path}?{urlencode({**query, 'watch': 'true'})}"
+        return Watch(
+            self._pool.request(
+                "GET", url, headers=self._headers, retries=False, preload_content=False
+            )
         )
-        rest = b""
-        try:
-            for part in response.stream(1 << 16):
-                *lines, rest = (rest + part).split(b"\n")
-                yield from map(json.loads, filter(None, lines))
-        except urllib3.exceptions.HTTPError:
-            return
-        finally:
-            response.close()
 
     def get(self, path: str) -> Answer:
         """Read an object or a list."""

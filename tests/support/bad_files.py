@@ -100,6 +100,7 @@ SETTINGS = (
     Wrong("nameless", {"gatewayNames": []}, "gatewayNames", "[]", IN_VALUES),
     Wrong("port", {"gatewayPort": 70_000}, "gatewayPort", "70000", IN_VALUES),
     Wrong("same", {"healthPort": 8443}, "healthPort", "8443", IN_VALUES),
+    Wrong("name", {"listenAddress": "localhost"}, "listenAddress", "'localhost'", IN_VALUES),
     Wrong("text", {"workers": "4"}, "workers", "'4'", IN_VALUES),
     Wrong("often", {"resyncSeconds": 1}, "resyncSeconds", "1 ", IN_VALUES),
     Wrong("no-vault", {"vaultConnections": []}, "vaultConnections", "[]", IN_VALUES),

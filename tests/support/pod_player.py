@@ -24,7 +24,7 @@ from securetrain.api import names
 from securetrain.api.gateway import RunSpec
 from securetrain.api.names import Purpose
 from securetrain.errors import ExitCode, SecuretrainError
-from support.api import Answer, Api, Object
+from support.api import Answer, Api, Object, Watch
 from support.played_phases import play
 
 IP: Final = "127.0.0.1"
@@ -119,6 +119,7 @@ class PodPlayer:
         self._threads: dict[str, threading.Thread] = {}
         self._leased = 0.0
         self._ended = threading.Event()
+        self._watched: Watch | None = None
         self._loop = threading.Thread(target=self._run, name="player", daemon=True)
         self.node, self._kubelet = "", admin
 
@@ -128,8 +129,11 @@ class PodPlayer:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._ended.set()  # the watch ends by itself, soon
+        self._ended.set()
         self.namespaces.clear()
+        if self._watched:
+            self._watched.end()  # or the server waits for it when it is told to stop
+        self._loop.join(STOP_SECONDS)
         for pod in self.pods:
             pod.stop.set()
         for thread in self._threads.values():
@@ -181,9 +185,11 @@ class PodPlayer:
                 self._watch(path, listed["metadata"]["resourceVersion"])
 
     def _watch(self, path: str, version: str) -> None:
-        query = {**OURS, "watch": "true", "resourceVersion": version}
-        query["timeoutSeconds"] = str(int(LEASE_SECONDS))
-        for event in self._admin.stream(path, query):
+        query = {**OURS, "resourceVersion": version, "timeoutSeconds": str(int(LEASE_SECONDS))}
+        self._watched = self._admin.watch(path, query)
+        if self._ended.is_set():  # too late for whoever ends it to have seen this watch
+            self._watched.end()
+        for event in self._watched:
             if self._ended.is_set() or event["type"] == "ERROR":
                 return
             if event["type"] != "DELETED":
