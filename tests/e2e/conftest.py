@@ -162,7 +162,9 @@ def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
 
 
 @pytest.fixture(scope="session")
-def patched_and_back(platform: Platform, patched: node.RunningPod) -> None:
+def patched_and_back(
+    platform: Platform, patched: node.RunningPod, victim: node.RunningPod
+) -> None:
     """Without the guard, the patched container restarts as a new process of the same pod.
 
     The foreign image is a copy under another name: one that ends by itself ends the job too,
@@ -175,7 +177,7 @@ def patched_and_back(platform: Platform, patched: node.RunningPod) -> None:
         status = node.get(platform, "pod", NAMESPACE, patched.name)["status"]
         return str(status["containerStatuses"][0].get("containerID"))
 
-    with without_guard(platform, "securetrain-pod-frozen"):
+    with without_guard(platform, "securetrain-pod-frozen", victim):
         for image in (foreign, own):
             before = started()
             change = [f"pod/{patched.name}", f"trainer={image}"]

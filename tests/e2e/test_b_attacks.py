@@ -151,7 +151,7 @@ def test_an_editor_cannot_mint_a_token_for_the_real_pod(
 def test_without_the_guard_a_minted_token_fails_by_its_address(
     platform: Platform, victim: node.RunningPod
 ) -> None:
-    with without_guard(platform, "securetrain-token"):
+    with without_guard(platform, "securetrain-token", victim):
         minted = mint(platform, victim, AUDIENCE)
         assert minted.returncode == 0, minted.stderr
         answer = node.call_gateway(
@@ -234,7 +234,7 @@ def answers(platform: Platform, victim: node.RunningPod) -> dict[str, node.Answe
     """What the gateway answers to each imitation, all of which run at once."""
     kubectl = platform.cluster.kubectl
     bodies = [imitation(platform, victim, change) for change in IMITATIONS]
-    with without_guard(platform, "securetrain-pod-create"):
+    with without_guard(platform, "securetrain-pod-create", victim):
         kubectl.apply(*bodies)
     try:
         pods = {
@@ -301,11 +301,11 @@ def test_the_victim_trains_on(platform: Platform, progress_before: str) -> None:
 
 
 def test_without_the_guard_an_ephemeral_container_shuts_its_pod_out(
-    platform: Platform, patched: node.RunningPod
+    platform: Platform, patched: node.RunningPod, victim: node.RunningPod
 ) -> None:
     """The real pod with its real token, from its own address: but not as it was launched."""
     attempt = ["debug", patched.name, "--image=localhost/pause:1", "--profile=restricted"]
-    with without_guard(platform, "securetrain-pod-frozen"):
+    with without_guard(platform, "securetrain-pod-frozen", victim):
         platform.cluster.kubectl("-n", NAMESPACE, *attempt, "--attach=false")
     request = grant_request(platform)
     answer = node.call_gateway(platform, "/v1/grants", request, patched.token, inside=patched)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
+import yaml
 
 from localcluster.control_plane import ControlPlane
 from localcluster.openbao import OpenBao
 from support import faulty
+from support.hunting import hunt
 from support.lives import Death
+from support.raw_audit import RawAudit, raw_audit
+from support.stage import Stage
 from support.tales import Tale, Theatre, Told, is_optional, theatre
 
 LANES = 4
@@ -62,8 +69,18 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
+def vault_secrets(openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RawAudit]:
+    """What only Vault knows of all that the operators did."""
+    with raw_audit(openbao, tmp_path_factory.mktemp("vault") / "raw.jsonl") as vault:
+        yield vault
+
+
+@pytest.fixture(scope="module")
 def scene(
-    control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
+    control_plane: ControlPlane,
+    openbao: OpenBao,
+    vault_secrets: RawAudit,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Theatre]:
     folder = tmp_path_factory.mktemp("crashes")
     with theatre(control_plane, openbao, folder, LANES) as opened:
@@ -122,3 +139,65 @@ def test_what_operators_said_before_they_died_is_in_plain_words_and_holds_no_tok
     assert len(told) > len(SAMPLED)
     for lane in scene.lanes:
         faulty.check_words(lane)
+
+
+def test_nothing_that_killed_operators_left_holds_a_key_or_a_token(
+    scene: Theatre, told: Sequence[Told], vault_secrets: RawAudit, control_plane: ControlPlane
+) -> None:
+    """One hunt for all lives: etcd keeps what was written or deleted since the first of them."""
+    planted = secrets.token_bytes(32)
+    plant(scene.lanes[0], planted)
+    wanted = secrets_of(scene, vault_secrets) | {"planted": planted}
+    kinds = Counter(name.partition(" ")[0] for name in wanted)
+    assert min(kinds[kind] for kind in ("key", "wrapping", "login", "pod", "operator")) >= LANES
+    places = {
+        "etcd": control_plane.state / "etcd",
+        "logs of the control plane": control_plane.state / "logs",
+        "Vault's log": scene.lanes[0].openbao.audit_log,
+    }
+    for lane in scene.lanes:
+        for name in ("stdout", "stderr", "effects"):
+            places[f"{name} in {lane.namespace}"] = lane.operator.folder / name
+        places[f"volumes in {lane.namespace}"] = lane.player.volumes / lane.namespace
+    found = hunt(wanted, places)
+    assert {find.place for find in found if find.secret == "planted"} == {"etcd"}
+    assert [str(find) for find in found if find.secret != "planted"] == []
+
+
+def plant(lane: Stage, secret: bytes) -> None:
+    """Give a secret away as a bug would, so that a hunt that finds nothing means something."""
+    lane.admin.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "planted", "namespace": lane.namespace},
+            "data": {"oops": f"key: {base64.b64encode(secret).decode()}"},
+        }
+    ).expect()
+
+
+def secrets_of(scene: Theatre, vault: RawAudit) -> dict[str, bytes]:
+    """Every key, wrapping token and login of all lives, and the tokens of pods and operators."""
+    tokens = {"pod token": list[bytes](), "operator token": list[bytes]()}
+    for lane in scene.lanes:
+        login = yaml.safe_load(lane.operator.kubeconfig.read_text())["users"][0]["user"]["token"]
+        own = (login, (lane.operator.folder / "vault-token").read_text())
+        tokens["operator token"] += map(signature, own)
+        files = (lane.player.volumes / "tokens").iterdir()
+        tokens["pod token"] += [signature(file.read_text()) for file in files]
+    found = {
+        "key": vault.unwrapped(),
+        "wrapping token": map(str.encode, vault.wrapping_tokens()),
+        "login": map(str.encode, vault.logins()),
+        **tokens,
+    }
+    return {
+        f"{kind} {number}": secret
+        for kind, every in found.items()
+        for number, secret in enumerate(sorted(every))
+    }
+
+
+def signature(token: str) -> bytes:
+    """The part of a token of Kubernetes without which it is worth nothing."""
+    return token.strip().rpartition(".")[2].encode()

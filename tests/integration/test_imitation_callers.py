@@ -5,12 +5,16 @@ No guard is installed, so anybody may mint any token. The Job controller sleeps 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -20,18 +24,20 @@ from securetrain.api.gateway import GrantRequest, GrantResponse
 from securetrain.api.names import JOB_UID_LABEL, Purpose
 from securetrain.audit import chain
 from securetrain.audit.reconcile import compare, parse_vault_log
+from securetrain_operator.errors import Conflict
 from securetrain_trainer.keys import GrantedKeys
 from support.api import Object
 from support.chart import AUDIENCE
-from support.gateway_stage import Stage, job_controller_asleep, run_of
+from support.gateway_stage import ADDRESS, HOST, Stage, job_controller_asleep, run_of
 from support.imitators import PATHS, address, call, imitating, imitation, refusal
 from support.installed import make_namespace
 from support.real_gateway import staged
+from support.real_operator import Operator, serve
 from support.samples import service_account
 
 pytestmark = pytest.mark.timeout(180)
 
-VICTIM, SIBLING, RACED, ENDED = "victim", "sibling", "raced", "ended"
+VICTIM, SIBLING, RACED, TWICE, ENDED = "victim", "sibling", "raced", "twice", "ended"
 ELSEWHERE = "elsewhere"
 RACERS = 10
 
@@ -52,14 +58,14 @@ def pods(
     stage: Stage, control_plane: ControlPlane, openbao: OpenBao
 ) -> Iterator[dict[str, Object]]:
     """The jobs' pods; when all is over the victim's gets its keys, and Vault's log agrees."""
-    jobs = (VICTIM, SIBLING, RACED, ENDED)
+    jobs = (VICTIM, SIBLING, RACED, TWICE, ENDED)
     start = len(openbao.audit_log.read_text().splitlines())
     launched = dict(zip(jobs, stage.launch(*jobs), strict=True))
     with job_controller_asleep(control_plane):
         yield launched
         assert len(stage.keys(launched[VICTIM]).splits) == 2
     log = list(parse_vault_log(openbao.audit_log.read_text().splitlines()[start:]))
-    for job in (VICTIM, RACED):
+    for job in (VICTIM, RACED, TWICE):
         record = stage.record(job)
         trail = chain.verify_chain(record.audit, record.genesis)
         assert compare(record.job.uid, trail, log).findings == ()
@@ -303,6 +309,73 @@ def test_of_many_requests_at_once_for_one_pod_exactly_one_is_granted(
     with stage.unharmed(RACED):  # the same token again, now that it has served
         replayed = [stage.ask(token, body) for token in tokens[:2]]
         assert [answer.body["reason"] for answer in replayed] == ["AlreadyGranted"] * 2
+
+
+@pytest.fixture
+def other(stage: Stage) -> Iterator[Stage]:
+    """A second operator with the same settings, whose gateway is asked instead of the first."""
+    with socket.socket() as listener:
+        listener.bind((ADDRESS, 0))
+        stack, login = AsyncExitStack(), stage.folder / "kubeconfig"
+        operator = stage.background(serve(stack, login, stage.settings, stage.clock, listener))
+        url = f"https://{HOST}:{listener.getsockname()[1]}"
+        try:
+            yield replace(
+                stage,
+                operator=operator,
+                settings=stage.settings.model_copy(update={"gateway_url": url}),
+            )
+        finally:
+            stage.background(stack.aclose())
+
+
+@contextmanager
+def writing_at_once(*operators: Operator) -> Iterator[list[str]]:
+    """Each write to a launch record waits a moment for the other's; yields the conflicts."""
+    conflicts = list[str]()
+    barrier = asyncio.Barrier(len(operators))
+    with pytest.MonkeyPatch.context() as patch:
+        for operator in operators:
+            work = operator.cluster.replace
+
+            async def together(kind: str, namespace: str, body: Object, work: Any = work) -> Object:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.3):
+                        await barrier.wait()
+                try:
+                    return dict(await work(kind, namespace, body))
+                except Conflict:
+                    conflicts.append(body["metadata"]["name"])
+                    raise
+
+            patch.setattr(operator.cluster, "replace", together)
+        yield conflicts
+
+
+def test_of_two_gateways_that_one_pod_asks_at_once_exactly_one_grants(
+    stage: Stage, other: Stage, pods: dict[str, Object]
+) -> None:
+    pod = pods[TWICE]
+    body, tokens = stage.request(pod), [stage.token(pod) for _ in range(2)]
+    with (
+        stage.unharmed(VICTIM),
+        writing_at_once(stage.operator, other.operator) as conflicts,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        answers = list(pool.map(lambda one, token: one.ask(token, body), (stage, other), tokens))
+    assert conflicts, "they did not meet"
+    assert sorted(answer.status for answer in answers) == [200, 409]
+    assert {answer.body.get("reason") for answer in answers if not answer.ok} == {"AlreadyGranted"}
+    record = stage.record(TWICE)
+    assert [grant.pod_uid for grant in record.grants] == [pod["metadata"]["uid"]]
+    kinds = [line.type.removeprefix(chain.TYPE_PREFIX) for line in chain_of(stage, TWICE)]
+    assert Counter(kinds)["grant.recorded"] == Counter(kinds)["grant.issued"] == 1
+
+
+def chain_of(stage: Stage, job: str) -> Sequence[chain.Record]:
+    """A job's audit records, their chain whole."""
+    record = stage.record(job)
+    return chain.verify_chain(record.audit, record.genesis)
 
 
 def test_a_pod_whose_job_has_ended_is_refused(stage: Stage, pods: dict[str, Object]) -> None:

@@ -55,6 +55,7 @@ def pod_spec(*, audience: str | None = AUDIENCE) -> Object:
     }
     return {
         "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,  # a namespace that goes waits for half of it
         "serviceAccountName": names.SERVICE_ACCOUNT,
         "automountServiceAccountToken": False,
         "containers": [container],

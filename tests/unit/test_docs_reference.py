@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -15,18 +14,11 @@ from securetrain.api.types import JobSpec, LocalRef, ModelSpec, Resources, Toler
 from securetrain.errors import InvalidInput
 from securetrain_trainer.evaluate import METRICS
 from securetrain_trainer.parameters import MAX_PARAMETERS, Cnn, Mlp, parameters_of
+from support.reference import REFERENCE, rows
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 AS_IN_A_POD = (LocalRef, Resources, Toleration)
 """Models whose fields Kubernetes documents."""
 ROWS = [(kind.__name__.lower(), field) for kind in (Cnn, Mlp) for field in fields(kind)]
-
-
-def rows(heading: str) -> list[list[str]]:
-    """Cells of the first table below a heading, without its head."""
-    section = REFERENCE.read_text().split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

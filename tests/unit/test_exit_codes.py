@@ -13,9 +13,11 @@ from securetrain import errors
 from securetrain.errors import REASON_EXIT_CODES, ExitCode, SecuretrainError, exit_code_of
 from securetrain.jobs import view
 from securetrain_operator import errors as of_operator
+from support.reference import rows
 from support.samples import training_job
 
 CODE = Path(securetrain_operator.__file__).parent
+MODULES = {errors.__name__, of_operator.__name__}
 NEVER_FINAL = frozenset(
     {
         *("Accepted", "Training", "Certifying", "Suspended", "Certified", "Evaluated"),
@@ -89,3 +91,16 @@ def test_a_failed_job_ends_with_its_reasons_exit_code(reason: str, code: int) ->
     assert view(job).exit_code == ExitCode(code)
     job["status"]["phase"] = "Succeeded"
     assert view(job).exit_code is ExitCode.OK
+
+
+def test_the_reference_lists_every_reason_once_with_its_exit_code() -> None:
+    """Those that end no job by themselves have none."""
+    kinds = [kind for kind in classes(SecuretrainError) if kind.__module__ in MODULES]
+    codes = {kind.__name__: kind.exit_code for kind in kinds if kind is not SecuretrainError}
+    known = dict.fromkeys(diagnosed(), "–")
+    known |= {reason: str(int(code)) for reason, code in (codes | dict(REASON_EXIT_CODES)).items()}
+    assert {"StorageFull", "VaultClockSkew", "VaultRedirects"} <= known.keys()
+    table = rows("Reasons")
+    assert {row[0].strip("`"): row[1] for row in table} == known
+    assert len(table) == len(known)
+    assert [row[0] for row in table if len(row[2]) < 10] == []
