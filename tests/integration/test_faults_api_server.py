@@ -41,6 +41,7 @@ FAULTS: dict[str, Sequence[Fault]] = {
 ALL = (*FAULTS, "redirected")
 GONE = {"gone-1": "conflict", "gone-2": "dropped", "gone-3": "late"}
 """Jobs that are deleted at last, and which faults they meet before."""
+TOUCH_SECONDS = 0.4
 PATIENCE = 200
 """Seconds; it takes 30 where nothing else runs."""
 
@@ -68,7 +69,7 @@ class Scene:
         while going and time.monotonic() < until:
             for name in going:
                 self.touch(name)
-            time.sleep(1.5)
+            time.sleep(TOUCH_SECONDS)
             going = {name for name in going if not self.stage.ended(name)}
 
     def touch(self, name: str) -> None:

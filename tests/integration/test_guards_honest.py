@@ -23,9 +23,9 @@ from support.scene import (
     TRAININGS,
     USER,
     Scene,
+    await_removal,
     launch,
     pod_of,
-    remove_namespaces,
     staged,
 )
 
@@ -45,7 +45,16 @@ def scene(control_plane: ControlPlane) -> Iterator[Scene]:
             "queue",
             [{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "patch"]}],
         )
+        end_a_namespace(prepared)
         yield prepared
+
+
+def end_a_namespace(scene: Scene) -> None:
+    """Delete one in which a job runs; that takes a while."""
+    make_namespace(scene.admin, ENDING)
+    launch(scene.operator, ENDING)
+    pod_of(scene.admin, JOB, ENDING)
+    scene.admin.delete(f"/api/v1/namespaces/{ENDING}").expect()
 
 
 def test_the_job_controller_makes_the_operators_pod_its_own(scene: Scene) -> None:
@@ -265,16 +274,19 @@ def test_rbac_refuses_the_operator_what_it_does_not_need(
     assert "cannot" in answer.message, "refused by RBAC, not by a guard"
 
 
-def test_jobs_and_namespaces_can_be_deleted(scene: Scene) -> None:
-    make_namespace(scene.admin, ENDING)
-    launch(scene.operator, ENDING)
-    pod = f"/api/v1/namespaces/{ENDING}/pods/{pod_of(scene.admin, JOB, ENDING)}"
-    job = f"/apis/batch/v1/namespaces/{ENDING}/jobs/{JOB}"
+def test_a_namespace_in_which_a_job_runs_can_be_deleted(scene: Scene) -> None:
+    await_removal(scene.admin, ENDING)
+
+
+def test_the_operator_deletes_a_job_with_its_pod(scene: Scene) -> None:
+    namespace = f"{ENDING}-job"
+    make_namespace(scene.admin, namespace)
+    launch(scene.operator, namespace)
+    pod = f"/api/v1/namespaces/{namespace}/pods/{pod_of(scene.admin, JOB, namespace)}"
+    job = f"/apis/batch/v1/namespaces/{namespace}/jobs/{JOB}"
     scene.operator.delete(job, propagationPolicy="Background").expect()
     eventually(lambda: scene.admin.get(pod).status == 404, "the Job's pod is gone")
-    scene.operator.create(samples.child(namespace=ENDING)).expect()
-    pod_of(scene.admin, JOB, ENDING)
-    remove_namespaces(scene.admin, ENDING)
+    scene.admin.delete(f"/api/v1/namespaces/{namespace}").expect()
 
 
 @pytest.mark.parametrize("policy", ["Foreground", "Orphan"])

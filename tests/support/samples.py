@@ -55,7 +55,6 @@ def pod_spec(*, audience: str | None = AUDIENCE) -> Object:
     }
     return {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 1,  # a namespace that goes waits for half of it
         "serviceAccountName": names.SERVICE_ACCOUNT,
         "automountServiceAccountToken": False,
         "containers": [container],

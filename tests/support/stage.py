@@ -165,7 +165,8 @@ def opened(
         seal_dataset(openbao, volumes / namespace / "datasets" / DATASET, namespace)
         (volumes / namespace / "models").mkdir(parents=True)
         own = {"namespace": home, "watchNamespaces": [namespace], "requireGuards": guards}
-        settings = own | settings
+        # Played pods have one address between them, and must not wait for each other's calls.
+        settings = own | {"peerAddressHidden": True} | settings
         operator = operator_process.prepare(folder, control_plane, openbao, namespace, **settings)
         player = PodPlayer(
             admin, [namespace], volumes, lambda _: operator.gateway_port, node=f"{namespace}-node"
