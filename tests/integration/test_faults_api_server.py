@@ -217,6 +217,7 @@ def test_what_is_wrong_with_vault_is_named_and_nothing_is_launched_until_it_is_r
     events = stage.admin.get(f"/api/v1/namespaces/{TEAM}/events").expect()
     assert ECHO not in json.dumps([events, stage.job(name)]) + stage.operator.log
     vault.clear()
+    spoilt.touch(name)
     stage.until(lambda: stage.ended(name), "it goes on", 90)
     faulty.check_trained_once(stage, name)
 
