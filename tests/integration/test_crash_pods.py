@@ -105,17 +105,15 @@ def play(
 def evicted_from_node(play: Stage) -> bool:
     """Whether the node's controller has told the pods to go, which no kubelet hears."""
     lost = [play.player.of(name, purpose)[0] for name, (purpose, _) in NODES.items()]
-    found = [play.admin.get(pod.path).expect() for pod in lost]
-    return all(
-        pod["metadata"].get("deletionTimestamp")
-        and {"DeletionByTaintManager"} == {c.get("reason") for c in disruptions(pod)}
-        for pod in found
-    )
+    answers = [play.admin.get(pod.path) for pod in lost]
+    return all(answer.status == 404 or is_told_to_go(answer.body) for answer in answers)
 
 
-def disruptions(pod: Object) -> list[Object]:
-    """What the pod says of why it must go."""
-    return [c for c in pod["status"]["conditions"] if c["type"] == "DisruptionTarget"]
+def is_told_to_go(pod: Object) -> bool:
+    """Whether the pod is being deleted, and says that it is no fault of its own."""
+    said = {(c["type"], c.get("reason")) for c in pod["status"]["conditions"]}
+    evicted = ("DisruptionTarget", "DeletionByTaintManager") in said
+    return evicted and "deletionTimestamp" in pod["metadata"]
 
 
 def look_now(control_plane: ControlPlane) -> None:
