@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,11 +13,18 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from localcluster.openbao import OpenBao
-from securetrain.errors import InvalidInput, VaultDenied, VaultMisconfigured, WrongKey
+from securetrain.errors import (
+    InvalidInput,
+    KeyRevoked,
+    VaultDenied,
+    VaultMisconfigured,
+    WrongKey,
+)
 from securetrain.secret import Secret
 from securetrain.vault import signing
 from securetrain.vault.client import VaultClient
 from securetrain.vault.custody import Custodian, KekVersions
+from securetrain.vault.wrap import WrappedKey, wrap_key
 from support import vaultkit
 
 MOUNT, KEK, MODEL_KEK = "transit-custody", "custody-digits", "custody-models"
@@ -60,14 +68,40 @@ def test_an_owner_opens_a_model_and_wraps_nothing_by_its_kek(
 ) -> None:
     context = b"securetrain/model-dek/v1|uid|p"
     with kit.admin() as admin:
-        path = f"{MOUNT}/datakey/wrapped/{MODEL_KEK}"
-        text = admin.write(path, {"context": vaultkit.b64(context)}).text("ciphertext")
+        text = made(admin, MODEL_KEK, context)
     custodian = Custodian(owner, MOUNT, MODEL_KEK)
     assert len(custodian.open_model_key(text, context)) == 32
     with pytest.raises(WrongKey):
         custodian.open_model_key(text, context + b"x")
     with pytest.raises(VaultMisconfigured, match="derived is not false"):
         custodian.wrap(Secret(os.urandom(32)), b"x")
+
+
+def test_a_models_key_that_its_kek_does_not_open_is_blamed_on_no_file_of_the_dataset(
+    kit: vaultkit.Kit,
+) -> None:
+    """Neither to the operator, who asks for it in a wrapping token, nor to the owner."""
+    context, kek = b"securetrain/model-dek/v1|uid|p", "revoked-models"
+    with kit.admin() as admin:
+        path = f"{MOUNT}/keys/{kek}"
+        admin.write(path, {"type": "aes256-gcm96", "derived": True})
+        key = WrappedKey.of_model("model", MOUNT, kek, made(admin, kek, context), context)
+        foreign = replace(key, binding={"context": context + b"x"})
+        with pytest.raises(WrongKey, match="KEK revoked-models does not open the model's key"):
+            wrap_key(admin, foreign, ttl=30, correlation=None)
+        admin.write(f"{path}/rotate", {})
+        admin.write(f"{path}/config", {"min_decryption_version": 2})
+        told = "KEK revoked-models no longer opens the model's key"
+        with pytest.raises(KeyRevoked, match=told):
+            wrap_key(admin, key, ttl=30, correlation=None)
+        with pytest.raises(KeyRevoked, match=told):
+            Custodian(admin, MOUNT, kek).open_model_key(key.ciphertext, context)
+
+
+def made(admin: VaultClient, kek: str, context: bytes) -> str:
+    """A model's wrapped key."""
+    path = f"{MOUNT}/datakey/wrapped/{kek}"
+    return admin.write(path, {"context": vaultkit.b64(context)}).text("ciphertext")
 
 
 @pytest.mark.parametrize(("dek", "data"), [(b"x" * 31, b"a"), (b"x" * 32, b"")])

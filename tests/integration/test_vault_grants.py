@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from securetrain.errors import (
     BadConfiguration,
     GrantLost,
     GrantTampered,
-    KeyRevoked,
     VaultDenied,
     VaultMisconfigured,
     VaultSealed,
@@ -233,24 +231,6 @@ def test_a_model_kek_that_ignores_contexts_is_found_out(kit: vaultkit.Kit) -> No
         assert new_model_key(admin, MOUNT, MODEL_KEK, context).startswith("vault:v1:")
         with pytest.raises(VaultMisconfigured, match="ignores contexts"):
             new_model_key(admin, MOUNT, KEK, context)
-
-
-def test_a_models_key_that_its_kek_does_not_open_is_blamed_on_no_file_of_the_dataset(
-    kit: vaultkit.Kit,
-) -> None:
-    context, kek = model_dek_context("uid-1", POLICY), "revoked-models"
-    with kit.admin() as admin:
-        admin.write(f"{MOUNT}/keys/{kek}", {"type": "aes256-gcm96", "derived": True})
-        key = WrappedKey.of_model(
-            "model", MOUNT, kek, new_model_key(admin, MOUNT, kek, context), context
-        )
-        foreign = replace(key, binding={"context": model_dek_context("uid-2", POLICY)})
-        with pytest.raises(WrongKey, match="KEK revoked-models does not open the model's key"):
-            wrap_key(admin, foreign, ttl=30, correlation=None)
-        admin.write(f"{MOUNT}/keys/{kek}/rotate", {})
-        admin.write(f"{MOUNT}/keys/{kek}/config", {"min_decryption_version": 2})
-        with pytest.raises(KeyRevoked, match="KEK revoked-models no longer opens the model's key"):
-            wrap_key(admin, key, ttl=30, correlation=None)
 
 
 def test_a_missing_key_and_mount_are_named(kit: vaultkit.Kit, dek: Secret) -> None:

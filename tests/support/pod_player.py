@@ -148,7 +148,8 @@ class PodPlayer:
         self._generation += 1
         self.node = f"{self._base}-{self._generation}"
         self._kubelet = self._admin.as_user(f"system:node:{self.node}", "system:nodes")
-        self._kubelet.call("POST", "/api/v1/nodes", _node(self.node)).expect(201, 409)
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node}}
+        self._kubelet.call("POST", "/api/v1/nodes", node).expect(201, 409)
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
         self._kubelet.patch(
             f"/api/v1/nodes/{self.node}/status", {"status": {"conditions": [ready]}}
@@ -385,10 +386,6 @@ def _said(reason: str, message: str) -> str:
 
 def _time(ago: timedelta = timedelta()) -> str:
     return (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _node(name: str) -> Object:
-    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
 
 
 def _lease(name: str) -> dict[str, Any]:
