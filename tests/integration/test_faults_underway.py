@@ -100,6 +100,13 @@ def honest(scene: Scene) -> Iterator[None]:
     scene.stage.player.hook = lambda pod, at: None
 
 
+def test_under_all_guards_an_undisturbed_job_is_trained_certified_and_signed(scene: Scene) -> None:
+    scene.stage.apply("undisturbed")
+    scene.stage.until(lambda: scene.stage.ended("undisturbed"), "the job ends")
+    assert [pod.exit_code for pod in scene.stage.player.of("undisturbed")] == [0, 0]
+    faulty.check_trained_once(scene.stage, "undisturbed")
+
+
 def asks(path: str, purpose: Purpose) -> Matches:
     """Calls of the gateway for a purpose."""
 
