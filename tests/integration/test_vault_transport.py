@@ -22,6 +22,7 @@ from securetrain.errors import (
     InvalidInput,
     SecuretrainError,
     VaultMisconfigured,
+    VaultRedirects,
     VaultSealed,
     VaultUnavailable,
     WrongKey,
@@ -175,7 +176,7 @@ def test_no_redirect_is_followed_and_no_token_leaves(
 ) -> None:
     server.behaviour = answer(status, {}, Location=f"{other.address}/v1/transit/decrypt/kek")
     other.behaviour = answer(200, {"data": {}})
-    with server.client() as client, pytest.raises(VaultMisconfigured, match="redirects"):
+    with server.client() as client, pytest.raises(VaultRedirects, match="never followed"):
         client.write("transit/decrypt/kek", {}, wrap_ttl=30)
     assert server.seen[0][1]["X-Vault-Token"] == TOKEN
     assert other.seen == []
