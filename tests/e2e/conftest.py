@@ -162,9 +162,7 @@ def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
 
 
 @pytest.fixture(scope="session")
-def patched_and_back(
-    platform: Platform, patched: node.RunningPod, victim: node.RunningPod
-) -> None:
+def patched_and_back(platform: Platform, patched: node.RunningPod, victim: node.RunningPod) -> None:
     """Without the guard, the patched container restarts as a new process of the same pod.
 
     The foreign image is a copy under another name: one that ends by itself ends the job too,
