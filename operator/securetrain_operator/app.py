@@ -128,7 +128,9 @@ class App:
 
     async def _watch(self, on_watching: Callable[[], None] | None) -> None:
         """Run kopf. When it stops it cancels every younger task, so all of ours are older."""
-        await self.resync.synced.wait()
+        await _either(self.resync.synced, self.stopping)
+        if self.stopping.is_set():  # kopf would only begin, and be slow to end
+            return
         started = asyncio.Event()
         namespaces = self.settings.watch_namespaces
         hook = asyncio.create_task(_then(started, on_watching or (lambda: None)))
@@ -236,6 +238,16 @@ def runner_of(application: web.Application) -> web.AppRunner:
         shutdown_timeout=DRAIN_SECONDS,
         keepalive_timeout=IDLE_SECONDS,
     )
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 async def _then(event: asyncio.Event, action: Callable[[], None]) -> None:

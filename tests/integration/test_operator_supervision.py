@@ -12,7 +12,7 @@ import pytest
 from localcluster.control_plane import ControlPlane
 from localcluster.ports import free_ports
 from securetrain.api.names import PLURAL
-from securetrain_operator import handlers
+from securetrain_operator import app, handlers
 from securetrain_operator.adapters.kube import KubeCluster
 from securetrain_operator.adapters.vault import VaultBroker
 from securetrain_operator.app import App
@@ -104,16 +104,18 @@ async def test_a_watch_that_fails_for_good_ends_the_process(
         return made
 
     monkeypatch.setattr(handlers, "watch_settings", impatient)
-    app = App.wire(settings(), cluster, VaultBroker(tmp_path / "absent"))
+    wired = App.wire(settings(), cluster, VaultBroker(tmp_path / "absent"))
     async with asyncio.timeout(40):
         with pytest.raises(Exception, match="pods") as caught:
-            await app.run(asyncio.Event())
+            await wired.run(asyncio.Event())
     assert "Forbidden" in type(caught.value).__name__
 
 
 async def test_stopping_before_anything_has_started_well(
-    cluster: KubeCluster, tmp_path: Path
+    cluster: KubeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The watches end by themselves, without being waited for in vain."""
+    monkeypatch.setattr(app, "WATCH_STOP_SECONDS", 60.0)
     stop = asyncio.Event()
     stop.set()
     async with asyncio.timeout(20):
