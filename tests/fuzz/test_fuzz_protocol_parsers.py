@@ -36,7 +36,7 @@ from securetrain_operator.gateway import server
 from securetrain_trainer.__main__ import take_run_spec
 from securetrain_trainer.gateway import _parsed, error_of
 from securetrain_trainer.transport import Answer
-from support.mutations import documents
+from support.altered_documents import documents
 from support.trainer_kit import audit_text, run_spec
 
 RELAXED = settings(

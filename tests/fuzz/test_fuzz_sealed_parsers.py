@@ -24,7 +24,7 @@ from securetrain.sealed.sources.base import Wishes
 from securetrain.sealed.sources.npz import NpzSource
 from securetrain.sealed.streaming import decrypt_bytes
 from securetrain.secret import Secret
-from support.mutations import JSON, changed, places
+from support.altered_documents import JSON, changed, places
 from support.sealed_folders import repack
 
 RELAXED = settings(deadline=None)

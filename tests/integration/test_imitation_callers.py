@@ -23,7 +23,7 @@ from securetrain.audit.reconcile import compare, parse_vault_log
 from securetrain_trainer.keys import GrantedKeys
 from support.api import Object
 from support.chart import AUDIENCE
-from support.gateway_stage import Stage, job_controller_asleep, run_of
+from support.gateway_stage import GatewayStage, job_controller_asleep, run_of
 from support.imitators import PATHS, address, call, imitating, imitation, refusal
 from support.installed import make_namespace
 from support.real_gateway import staged
@@ -39,7 +39,7 @@ RACERS = 10
 @pytest.fixture(scope="module")
 def stage(
     control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     folder = tmp_path_factory.mktemp("callers")
     with staged(control_plane, openbao, folder, "callers") as made:
         make_namespace(made.admin, ELSEWHERE)
@@ -49,7 +49,7 @@ def stage(
 
 @pytest.fixture(scope="module")
 def pods(
-    stage: Stage, control_plane: ControlPlane, openbao: OpenBao
+    stage: GatewayStage, control_plane: ControlPlane, openbao: OpenBao
 ) -> Iterator[dict[str, Object]]:
     """The jobs' pods; when all is over the victim's gets its keys, and Vault's log agrees."""
     jobs = (VICTIM, SIBLING, RACED, ENDED)
@@ -79,12 +79,12 @@ class Try:
 
 
 Made = AbstractContextManager[Try]
-Make = Callable[[Stage, Object], Made]
+Make = Callable[[GatewayStage, Object], Made]
 
 
-def with_token(make: Callable[[Stage, Object], str], source: str = "") -> Make:
+def with_token(make: Callable[[GatewayStage, Object], str], source: str = "") -> Make:
     @contextmanager
-    def made(stage: Stage, victim: Object) -> Iterator[Try]:
+    def made(stage: GatewayStage, victim: Object) -> Iterator[Try]:
         yield Try(make(stage, victim), source or victim["status"]["podIP"])
 
     return made
@@ -104,7 +104,7 @@ def saying_ours(token: str) -> str:
 
 
 @contextmanager
-def expired(stage: Stage, victim: Object) -> Iterator[Try]:
+def expired(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     token = stage.token(victim)
     stage.clock.ahead = 700.0
     try:
@@ -114,7 +114,7 @@ def expired(stage: Stage, victim: Object) -> Iterator[Try]:
 
 
 @contextmanager
-def of_another_account(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_another_account(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     def change(pod: Object) -> None:
         pod["spec"].pop("serviceAccount")
         pod["spec"]["serviceAccountName"] = "default"
@@ -124,7 +124,7 @@ def of_another_account(stage: Stage, victim: Object) -> Iterator[Try]:
 
 
 @contextmanager
-def on_no_node(stage: Stage, victim: Object) -> Iterator[Try]:
+def on_no_node(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     body = imitation(victim, lambda pod: pod["spec"].pop("nodeName"))
     thief = stage.admin.create(body).expect()
     try:
@@ -134,14 +134,14 @@ def on_no_node(stage: Stage, victim: Object) -> Iterator[Try]:
 
 
 @contextmanager
-def of_a_deleted_pod(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_a_deleted_pod(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     with imitating(stage, victim) as pod:
         token = known(stage, pod)
     yield Try(token, pod["status"]["podIP"])
 
 
 @contextmanager
-def of_a_replaced_pod(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_a_replaced_pod(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     with imitating(stage, victim) as pod:
         token = known(stage, pod)
     name = pod["metadata"]["name"]
@@ -150,7 +150,7 @@ def of_a_replaced_pod(stage: Stage, victim: Object) -> Iterator[Try]:
         yield Try(token, again["status"]["podIP"])
 
 
-def known(stage: Stage, pod: Object) -> str:
+def known(stage: GatewayStage, pod: Object) -> str:
     """A token that the API server vouches for a while longer, though its pod be gone."""
     token = stage.token(pod)
     status = stage.background(stage.operator.cluster.review_token(token, AUDIENCE))
@@ -159,7 +159,7 @@ def known(stage: Stage, pod: Object) -> str:
 
 
 @contextmanager
-def of_another_namespace(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_another_namespace(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     body = imitation(victim, lambda pod: pod["metadata"].update(namespace=ELSEWHERE))
     path = f"/api/v1/namespaces/{ELSEWHERE}/pods"
     thief = stage.admin.create(body).expect()
@@ -222,7 +222,7 @@ CALLERS: dict[str, tuple[Make, int, str]] = {
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_a_token_that_is_not_the_calling_pods_own_is_refused(
-    stage: Stage, victim: Object, name: str
+    stage: GatewayStage, victim: Object, name: str
 ) -> None:
     make, status, what = CALLERS[name]
     body = stage.request(victim)
@@ -235,7 +235,7 @@ def test_a_token_that_is_not_the_calling_pods_own_is_refused(
 
 
 def test_a_pod_of_another_job_that_claims_this_one_is_refused(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     victim, sibling = pods[VICTIM], pods[SIBLING]
     label = victim["metadata"]["labels"][JOB_UID_LABEL]
@@ -260,14 +260,16 @@ def test_a_pod_of_another_job_that_claims_this_one_is_refused(
 
 
 def test_the_pod_of_another_job_gets_keys_for_its_own_job_alone(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     with stage.unharmed(VICTIM):
         assert len(stage.keys(pods[SIBLING]).splits) == 2
     assert len(stage.record(SIBLING).grants) == 1
 
 
-def test_a_train_pod_that_asks_for_the_test_key_is_refused(stage: Stage, victim: Object) -> None:
+def test_a_train_pod_that_asks_for_the_test_key_is_refused(
+    stage: GatewayStage, victim: Object
+) -> None:
     asked = stage.request(victim)
     test = stage.dataset.keys["test"].to_wire()  # type: ignore[index]
     with stage.unharmed(VICTIM):
@@ -278,7 +280,7 @@ def test_a_train_pod_that_asks_for_the_test_key_is_refused(stage: Stage, victim:
 
 
 def test_of_many_requests_at_once_for_one_pod_exactly_one_is_granted(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     pod = pods[RACED]
     body, tokens = stage.request(pod), [stage.token(pod) for _ in range(RACERS)]
@@ -305,7 +307,7 @@ def test_of_many_requests_at_once_for_one_pod_exactly_one_is_granted(
         assert [answer.body["reason"] for answer in replayed] == ["AlreadyGranted"] * 2
 
 
-def test_a_pod_whose_job_has_ended_is_refused(stage: Stage, pods: dict[str, Object]) -> None:
+def test_a_pod_whose_job_has_ended_is_refused(stage: GatewayStage, pods: dict[str, Object]) -> None:
     pod = pods[ENDED]
     uid = stage.uid(ENDED)
     stage.background(
