@@ -58,6 +58,16 @@ class ExitCode(IntEnum):
     GATES_MISSED = 14
 
 
+def one_line(text: str) -> str:
+    """Text as it is safe to show: one line, and no sequence that steers a terminal.
+
+    Errors quote what files and servers said, and those may be hostile.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class SecuretrainError(Exception):
     """Base of all errors that are shown to people.
 
@@ -72,9 +82,9 @@ class SecuretrainError(Exception):
     """What to do where nobody who raises it knows better."""
 
     def __init__(self, message: str, *, fix: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix or self.usual_fix
+        self.message = one_line(message)
+        self.fix = one_line(fix) or self.usual_fix
+        super().__init__(self.message)
 
     @property
     def reason(self) -> str:
@@ -267,7 +277,7 @@ class InvalidInput(BadConfiguration):
     def missing(cls, field: str, *, fix: str) -> Self:
         """A field that is not there, and so has no value to show."""
         error = cls(field, None, "", fix=fix)
-        error.message = f"{field} is required and missing."
+        error.message = one_line(f"{field} is required and missing.")
         error.args = (error.message,)
         return error
 

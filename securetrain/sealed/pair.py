@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Base64Bytes
+from pydantic import ValidationInfo, field_validator
 
 from securetrain.api.gateway import MAX_POLICY_BYTES
 from securetrain.api.types import Model
@@ -34,11 +34,40 @@ TRIES: Final = 5
 
 
 class Pending(Model):
-    """rewrap.json: the bytes that the two files are about to hold."""
+    """rewrap.json: what the two files are about to hold, in base64.
+
+    Of the spellings that base64 has for the same bytes only one is taken, so that no bit of the
+    file can change unnoticed; and no more than the two files may hold.
+    """
 
     format: Literal["securetrain/rewrap/v1"]
-    policy: Base64Bytes
-    keys: Base64Bytes
+    policy: str
+    keys: str
+
+    @field_validator("policy", "keys")
+    @classmethod
+    def _is_canonical(cls, text: str, info: ValidationInfo) -> str:
+        data = base64.b64decode(text, validate=True)
+        limit = MAX_POLICY_BYTES if info.field_name == "policy" else MAX_KEYS_BYTES
+        if len(data) > limit:
+            raise ValueError(f"{len(data)} bytes, more than {limit}")
+        if base64.b64encode(data).decode() != text:
+            raise ValueError("not base64 as a re-wrap writes it")
+        return text
+
+    @classmethod
+    def of(cls, policy: bytes, keys: bytes) -> Self:
+        """The record of a replacement by these bytes."""
+        return cls(
+            format="securetrain/rewrap/v1",
+            policy=base64.b64encode(policy).decode(),
+            keys=base64.b64encode(keys).decode(),
+        )
+
+    @property
+    def contents(self) -> tuple[bytes, bytes]:
+        """Bytes of policy.json and keys.json."""
+        return base64.b64decode(self.policy), base64.b64decode(self.keys)
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:
@@ -50,7 +79,7 @@ def read(folder: Path) -> tuple[bytes, bytes]:
     """
     for _ in range(TRIES):
         if (pending := _pending(folder)) is not None:
-            return pending.policy, pending.keys
+            return pending.contents
         policy = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
         keys = files.read(folder, KEYS_FILE, MAX_KEYS_BYTES)
         # A replacement in between has begun, or has ended and left another policy.
@@ -67,12 +96,7 @@ def replace(folder: Path, policy: bytes, keys: bytes) -> None:
     if policy == files.read(folder, POLICY_FILE, MAX_POLICY_BYTES):
         files.replace(folder, KEYS_FILE, keys)  # one rename: nothing to tie together
         return
-    pending = Pending(
-        format="securetrain/rewrap/v1",
-        policy=base64.b64encode(policy),
-        keys=base64.b64encode(keys),
-    )
-    files.replace(folder, PENDING_FILE, strict_json.dump(pending))
+    files.replace(folder, PENDING_FILE, strict_json.dump(Pending.of(policy, keys)))
     finish(folder)
 
 
@@ -85,8 +109,8 @@ def finish(folder: Path) -> bool:
     pending = _pending(folder)
     if pending is None:
         return False
-    files.replace(folder, POLICY_FILE, pending.policy)
-    files.replace(folder, KEYS_FILE, pending.keys)
+    for name, data in zip((POLICY_FILE, KEYS_FILE), pending.contents, strict=True):
+        files.replace(folder, name, data)
     files.remove(folder, PENDING_FILE)
     return True
 
