@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes.append(run(name, options.seconds))
         print(outcomes[-1], flush=True)
     for crash in (crash for outcome in outcomes for crash in outcome.crashes):
-        print(f"  {crash}: make fuzz's log beside it says why")
+        print(f"  {crash} (the log beside it says why)")
     return int(any(outcome.exit_code for outcome in outcomes))
 
 

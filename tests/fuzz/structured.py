@@ -12,8 +12,8 @@ from support.altered_documents import changed, places
 Mutate = Callable[[bytes, int], bytes]
 """The fuzzer's own way to alter bytes: the bytes, and how many there may be at most."""
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 10**17, 10**30, 0.5, "", "0", "\x1b[2J\n", "\ud800", "é" * 70,
-    "a" * 400, [], {}, [[]], {"": ""},
+    None, True, False, 0, 1, -1, 2**31, 10**17, 10**30, 0.5, "", "0", "\x1b[2J\n", "\ud800",
+    "é" * 70, "a" * 400, [], {}, [[]], {"": ""},
 )  # fmt: skip
 
 
