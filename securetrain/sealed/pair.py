@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from securetrain.api.gateway import MAX_POLICY_BYTES
+from securetrain.api.digest import sha256_hex
+from securetrain.api.gateway import MAX_POLICY_BYTES, Sha256
 from securetrain.api.types import Model
 from securetrain.errors import BadConfiguration, ManifestInvalid
 from securetrain.sealed import files, strict_json
@@ -36,38 +37,49 @@ TRIES: Final = 5
 class Pending(Model):
     """rewrap.json: what the two files are about to hold, in base64.
 
-    Of the spellings that base64 has for the same bytes only one is taken, so that no bit of the
-    file can change unnoticed; and no more than the two files may hold.
+    Its digest tells a damaged one, whose keys could mean the same or be refused by Vault only.
     """
 
     format: Literal["securetrain/rewrap/v1"]
     policy: str
     keys: str
+    sha256: Sha256
+    """Of both texts, the first one ended by a newline."""
 
     @field_validator("policy", "keys")
     @classmethod
-    def _is_canonical(cls, text: str, info: ValidationInfo) -> str:
-        data = base64.b64decode(text, validate=True)
+    def _fits(cls, text: str, info: ValidationInfo) -> str:
+        size = len(base64.b64decode(text, validate=True))
         limit = MAX_POLICY_BYTES if info.field_name == "policy" else MAX_KEYS_BYTES
-        if len(data) > limit:
-            raise ValueError(f"{len(data)} bytes, more than {limit}")
-        if base64.b64encode(data).decode() != text:
-            raise ValueError("not base64 as a re-wrap writes it")
+        if size > limit:
+            raise ValueError(f"{size} bytes, more than {limit}")
         return text
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.sha256 != _digest(self.policy, self.keys):
+            raise ValueError("sha256 is not the digest of policy and keys")
+        return self
 
     @classmethod
     def of(cls, policy: bytes, keys: bytes) -> Self:
         """The record of a replacement by these bytes."""
+        texts = [base64.b64encode(data).decode() for data in (policy, keys)]
         return cls(
             format="securetrain/rewrap/v1",
-            policy=base64.b64encode(policy).decode(),
-            keys=base64.b64encode(keys).decode(),
+            policy=texts[0],
+            keys=texts[1],
+            sha256=_digest(*texts),
         )
 
     @property
     def contents(self) -> tuple[bytes, bytes]:
         """Bytes of policy.json and keys.json."""
         return base64.b64decode(self.policy), base64.b64decode(self.keys)
+
+
+def _digest(policy: str, keys: str) -> str:
+    return sha256_hex(f"{policy}\n{keys}".encode())
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:
