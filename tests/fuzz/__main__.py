@@ -64,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(outcome.exit_code for outcome in outcomes))
 
 
-def run(name: str, seconds: int) -> Outcome:
-    """Fuzz one target; its log and crashes lie in build/fuzz."""
-    folder = BUILD / name
+def run(name: str, seconds: int, *, build: Path = BUILD) -> Outcome:
+    """Fuzz one target; its log and crashes lie in a folder of its own below `build`."""
+    folder = build / name
     found = folder / "corpus"
     found.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
@@ -77,7 +77,8 @@ def run(name: str, seconds: int) -> Outcome:
         f"-artifact_prefix={folder}/",
         "-print_final_stats=1",
     )
-    command = [sys.executable, "-m", "fuzz.engine", name, *flags, found, target.CORPUS / name]
+    seeds = [path for path in (target.CORPUS / name,) if path.is_dir()]
+    command = [sys.executable, "-m", "fuzz.engine", name, *flags, found, *seeds]
     began, earlier = time.monotonic(), set(_crashes(folder))
     with log.open("w") as stream:
         code = subprocess.run(command, stdout=stream, stderr=stream, check=False).returncode

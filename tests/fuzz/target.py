@@ -22,6 +22,7 @@ from securetrain.sealed.sources.base import Source
 
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "corpus"
+IN_MEMORY = Path("/dev/shm")
 MAX_MESSAGE = 1000
 """Characters of an error: it must fit a condition, an Event and a line of a terminal."""
 
@@ -89,8 +90,10 @@ def explains_itself(error: SecuretrainError, name: str) -> None:
 
 @contextmanager
 def file_of(data: bytes, name: str) -> Iterator[Path]:
-    """A file in a folder of its own."""
-    with TemporaryDirectory(prefix="fuzz.") as folder:
+    """A file in a folder of its own, in memory where the system has a place for that."""
+    with TemporaryDirectory(
+        prefix="fuzz.", dir=IN_MEMORY if IN_MEMORY.is_dir() else None
+    ) as folder:
         path = Path(folder, name)
         path.write_bytes(data)
         yield path
