@@ -58,14 +58,11 @@ class ExitCode(IntEnum):
     GATES_MISSED = 14
 
 
-def one_line(text: str) -> str:
-    """Text as it is safe to show: one line, and no sequence that steers a terminal.
-
-    Errors quote what files and servers said, and those may be hostile.
-    """
+def printable(text: str) -> str:
+    """Text with control characters escaped, line breaks too: what is quoted may be hostile."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class SecuretrainError(Exception):
@@ -82,8 +79,8 @@ class SecuretrainError(Exception):
     """What to do where nobody who raises it knows better."""
 
     def __init__(self, message: str, *, fix: str = "") -> None:
-        self.message = one_line(message)
-        self.fix = one_line(fix) or self.usual_fix
+        self.message = printable(message)
+        self.fix = printable(fix) or self.usual_fix
         super().__init__(self.message)
 
     @property
@@ -277,7 +274,7 @@ class InvalidInput(BadConfiguration):
     def missing(cls, field: str, *, fix: str) -> Self:
         """A field that is not there, and so has no value to show."""
         error = cls(field, None, "", fix=fix)
-        error.message = one_line(f"{field} is required and missing.")
+        error.message = printable(f"{field} is required and missing.")
         error.args = (error.message,)
         return error
 
