@@ -15,7 +15,7 @@ WHOLE := $(PYTEST) --no-skips --durations=20
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header pyproject.toml
 
-.PHONY: help venv demo test check mutants soak lint crd bench lock up down clean
+.PHONY: help venv demo test check mutants fuzz soak lint crd bench lock up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,10 @@ check: lint ## what lint does, and the fast tests
 
 mutants: venv ## take the guards out one by one and demand that a test goes red each time
 	PYTHONPATH=tests $(BIN)/python -m mutation $(TOPICS)
+
+fuzz: venv ## look for inputs that break a parser; FUZZ="policy shard" SECONDS=1200, all for a minute each
+	PYTHONPATH=tests:. KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=2 \
+	  $(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(FUZZ)
 
 soak: venv ## hours of abuse: 200 jobs under kills and faults, every crash of every story; JOBS=30 SEED=7
 	PYTHONPATH=tests $(BIN)/python -m soak --jobs $(or $(JOBS),200) $(if $(SEED),--seed $(SEED))

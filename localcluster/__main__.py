@@ -1,4 +1,4 @@
-"""The command line: `python -m localcluster up|down|status|prepare|images|binaries`."""
+"""The command line: `python -m localcluster up|down|status|prepare|images`."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ def _prepare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _binaries(arguments: argparse.Namespace) -> int:
-    print(binaries.ensure())
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m localcluster", description=__doc__)
     parser.add_argument("--state", type=Path, default=STATE, help="state folder (%(default)s)")
@@ -72,7 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         ("down", _down, "stop everything; data and images stay in the state folder"),
         ("status", _status, "say which processes run; exit 1 unless all do"),
         ("prepare", _prepare, "compile all programs and build all images"),
-        ("binaries", _binaries, "compile Kubernetes, etcd, CoreDNS and Helm"),
     ):
         commands.add_parser(name, help=what).set_defaults(command=command)
     image = commands.add_parser("images", help="build the operator's and the trainer's image")

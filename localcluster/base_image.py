@@ -64,5 +64,5 @@ def _bootstrap(context: Path) -> None:
 def _run(*argv: str) -> None:
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
     if result.returncode:
-        output = "\n  ".join((result.stdout + result.stderr).strip().splitlines()[-8:])
-        raise ClusterError(f"`{' '.join(argv[:2])}` failed:\n  {output}")
+        output = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
+        raise ClusterError(f"`{' '.join(argv[:2])}` failed: {output}")

@@ -39,8 +39,8 @@ def remove(tag: str) -> None:
 def _must(*arguments: str) -> None:
     result = _run(*arguments)
     if result.returncode:
-        output = "\n  ".join((result.stdout + result.stderr).strip().splitlines()[-12:])
-        raise ClusterError(f"`{' '.join(arguments[:2])}` failed:\n  {output}")
+        output = "\n".join((result.stdout + result.stderr).strip().splitlines()[-12:])
+        raise ClusterError(f"`{' '.join(arguments[:2])}` failed: {output}")
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:

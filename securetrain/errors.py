@@ -58,6 +58,13 @@ class ExitCode(IntEnum):
     GATES_MISSED = 14
 
 
+def printable(text: str) -> str:
+    """Text with control characters escaped, line breaks too: what is quoted may be hostile."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class SecuretrainError(Exception):
     """Base of all errors that are shown to people.
 
@@ -72,9 +79,9 @@ class SecuretrainError(Exception):
     """What to do where nobody who raises it knows better."""
 
     def __init__(self, message: str, *, fix: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.fix = fix or self.usual_fix
+        self.message = printable(message)
+        self.fix = printable(fix) or self.usual_fix
+        super().__init__(self.message)
 
     @property
     def reason(self) -> str:
@@ -267,7 +274,7 @@ class InvalidInput(BadConfiguration):
     def missing(cls, field: str, *, fix: str) -> Self:
         """A field that is not there, and so has no value to show."""
         error = cls(field, None, "", fix=fix)
-        error.message = f"{field} is required and missing."
+        error.message = printable(f"{field} is required and missing.")
         error.args = (error.message,)
         return error
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 
 MAX_VALUES: Final = 20_000
+MAX_INTEGER: Final = 2**64 - 1
 FLOAT: Final = "tag:yaml.org,2002:float"
 DATE: Final = "tag:yaml.org,2002:timestamp"
 
@@ -37,6 +38,15 @@ def load_all(text: str) -> list[Any]:
 
 class _Loader(yaml.SafeLoader):
     """A safe loader with the rules above."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node stands for; PyYAML trusts that a tag such as `!!int` fits its value."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a value is no {node.tag.rpartition(':')[2]}", node.start_mark
+            ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping whose keys are text, each once."""
@@ -75,5 +85,7 @@ def _require_json(document: Any) -> None:
             ahead.extend(value)
         elif not isinstance(value, str | int | float | None):
             raise YamlError(f"holds a {type(value).__name__}, which JSON does not know")
+        elif isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise YamlError("holds an integer of more than 64 bits")
         elif isinstance(value, float) and value - value != 0:
             raise YamlError("holds a number that is not finite")

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from securetrain.errors import SecuretrainError
+from securetrain.errors import printable as printable
 
 PLAIN_WIDTH: Final = 10_000
 """Width of output that is not a terminal: lines are never wrapped."""
@@ -42,13 +43,6 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PLAIN_WIDTH
     return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
-
-
-def printable(text: str) -> str:
-    """Text with control characters escaped; line breaks too."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def emit(output: Output, value: Mapping[str, Any], *shown: RenderableType) -> None:

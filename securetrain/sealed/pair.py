@@ -14,11 +14,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Base64Bytes
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from securetrain.api.gateway import MAX_POLICY_BYTES
+from securetrain.api.digest import sha256_hex
+from securetrain.api.gateway import MAX_POLICY_BYTES, Sha256
 from securetrain.api.types import Model
 from securetrain.errors import BadConfiguration, ManifestInvalid
 from securetrain.sealed import files, strict_json
@@ -34,11 +35,51 @@ TRIES: Final = 5
 
 
 class Pending(Model):
-    """rewrap.json: the bytes that the two files are about to hold."""
+    """rewrap.json: what the two files are about to hold, in base64.
+
+    Its digest tells a damaged one, whose keys could mean the same or be refused by Vault only.
+    """
 
     format: Literal["securetrain/rewrap/v1"]
-    policy: Base64Bytes
-    keys: Base64Bytes
+    policy: str
+    keys: str
+    sha256: Sha256
+    """Of both texts, the first one ended by a newline."""
+
+    @field_validator("policy", "keys")
+    @classmethod
+    def _fits(cls, text: str, info: ValidationInfo) -> str:
+        size = len(base64.b64decode(text, validate=True))
+        limit = MAX_POLICY_BYTES if info.field_name == "policy" else MAX_KEYS_BYTES
+        if size > limit:
+            raise ValueError(f"{size} bytes, more than {limit}")
+        return text
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.sha256 != _digest(self.policy, self.keys):
+            raise ValueError("sha256 is not the digest of policy and keys")
+        return self
+
+    @classmethod
+    def of(cls, policy: bytes, keys: bytes) -> Self:
+        """The record of a replacement by these bytes."""
+        texts = [base64.b64encode(data).decode() for data in (policy, keys)]
+        return cls(
+            format="securetrain/rewrap/v1",
+            policy=texts[0],
+            keys=texts[1],
+            sha256=_digest(*texts),
+        )
+
+    @property
+    def contents(self) -> tuple[bytes, bytes]:
+        """Bytes of policy.json and keys.json."""
+        return base64.b64decode(self.policy), base64.b64decode(self.keys)
+
+
+def _digest(policy: str, keys: str) -> str:
+    return sha256_hex(f"{policy}\n{keys}".encode())
 
 
 def read(folder: Path) -> tuple[bytes, bytes]:
@@ -50,7 +91,7 @@ def read(folder: Path) -> tuple[bytes, bytes]:
     """
     for _ in range(TRIES):
         if (pending := _pending(folder)) is not None:
-            return pending.policy, pending.keys
+            return pending.contents
         policy = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
         keys = files.read(folder, KEYS_FILE, MAX_KEYS_BYTES)
         # A replacement in between has begun, or has ended and left another policy.
@@ -67,12 +108,7 @@ def replace(folder: Path, policy: bytes, keys: bytes) -> None:
     if policy == files.read(folder, POLICY_FILE, MAX_POLICY_BYTES):
         files.replace(folder, KEYS_FILE, keys)  # one rename: nothing to tie together
         return
-    pending = Pending(
-        format="securetrain/rewrap/v1",
-        policy=base64.b64encode(policy),
-        keys=base64.b64encode(keys),
-    )
-    files.replace(folder, PENDING_FILE, strict_json.dump(pending))
+    files.replace(folder, PENDING_FILE, strict_json.dump(Pending.of(policy, keys)))
     finish(folder)
 
 
@@ -85,8 +121,8 @@ def finish(folder: Path) -> bool:
     pending = _pending(folder)
     if pending is None:
         return False
-    files.replace(folder, POLICY_FILE, pending.policy)
-    files.replace(folder, KEYS_FILE, pending.keys)
+    for name, data in zip((POLICY_FILE, KEYS_FILE), pending.contents, strict=True):
+        files.replace(folder, name, data)
     files.remove(folder, PENDING_FILE)
     return True
 

@@ -28,7 +28,7 @@ from securetrain_operator.errors import Conflict
 from securetrain_trainer.keys import GrantedKeys
 from support.api import Object
 from support.chart import AUDIENCE
-from support.gateway_stage import ADDRESS, HOST, Stage, job_controller_asleep, run_of
+from support.gateway_stage import ADDRESS, HOST, GatewayStage, job_controller_asleep, run_of
 from support.imitators import PATHS, address, call, imitating, imitation, refusal
 from support.installed import make_namespace
 from support.real_gateway import staged
@@ -45,7 +45,7 @@ RACERS = 10
 @pytest.fixture(scope="module")
 def stage(
     control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     folder = tmp_path_factory.mktemp("callers")
     with staged(control_plane, openbao, folder, "callers") as made:
         make_namespace(made.admin, ELSEWHERE)
@@ -55,7 +55,7 @@ def stage(
 
 @pytest.fixture(scope="module")
 def pods(
-    stage: Stage, control_plane: ControlPlane, openbao: OpenBao
+    stage: GatewayStage, control_plane: ControlPlane, openbao: OpenBao
 ) -> Iterator[dict[str, Object]]:
     """The jobs' pods; when all is over the victim's gets its keys, and Vault's log agrees."""
     jobs = (VICTIM, SIBLING, RACED, TWICE, ENDED)
@@ -85,12 +85,12 @@ class Try:
 
 
 Made = AbstractContextManager[Try]
-Make = Callable[[Stage, Object], Made]
+Make = Callable[[GatewayStage, Object], Made]
 
 
-def with_token(make: Callable[[Stage, Object], str], source: str = "") -> Make:
+def with_token(make: Callable[[GatewayStage, Object], str], source: str = "") -> Make:
     @contextmanager
-    def made(stage: Stage, victim: Object) -> Iterator[Try]:
+    def made(stage: GatewayStage, victim: Object) -> Iterator[Try]:
         yield Try(make(stage, victim), source or victim["status"]["podIP"])
 
     return made
@@ -110,7 +110,7 @@ def saying_ours(token: str) -> str:
 
 
 @contextmanager
-def expired(stage: Stage, victim: Object) -> Iterator[Try]:
+def expired(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     token = stage.token(victim)
     stage.clock.ahead = 700.0
     try:
@@ -120,7 +120,7 @@ def expired(stage: Stage, victim: Object) -> Iterator[Try]:
 
 
 @contextmanager
-def of_another_account(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_another_account(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     def change(pod: Object) -> None:
         pod["spec"].pop("serviceAccount")
         pod["spec"]["serviceAccountName"] = "default"
@@ -130,7 +130,7 @@ def of_another_account(stage: Stage, victim: Object) -> Iterator[Try]:
 
 
 @contextmanager
-def on_no_node(stage: Stage, victim: Object) -> Iterator[Try]:
+def on_no_node(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     body = imitation(victim, lambda pod: pod["spec"].pop("nodeName"))
     thief = stage.admin.create(body).expect()
     try:
@@ -140,14 +140,14 @@ def on_no_node(stage: Stage, victim: Object) -> Iterator[Try]:
 
 
 @contextmanager
-def of_a_deleted_pod(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_a_deleted_pod(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     with imitating(stage, victim) as pod:
         token = known(stage, pod)
     yield Try(token, pod["status"]["podIP"])
 
 
 @contextmanager
-def of_a_replaced_pod(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_a_replaced_pod(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     with imitating(stage, victim) as pod:
         token = known(stage, pod)
     name = pod["metadata"]["name"]
@@ -156,7 +156,7 @@ def of_a_replaced_pod(stage: Stage, victim: Object) -> Iterator[Try]:
         yield Try(token, again["status"]["podIP"])
 
 
-def known(stage: Stage, pod: Object) -> str:
+def known(stage: GatewayStage, pod: Object) -> str:
     """A token that the API server vouches for a while longer, though its pod be gone."""
     token = stage.token(pod)
     status = stage.background(stage.operator.cluster.review_token(token, AUDIENCE))
@@ -165,7 +165,7 @@ def known(stage: Stage, pod: Object) -> str:
 
 
 @contextmanager
-def of_another_namespace(stage: Stage, victim: Object) -> Iterator[Try]:
+def of_another_namespace(stage: GatewayStage, victim: Object) -> Iterator[Try]:
     body = imitation(victim, lambda pod: pod["metadata"].update(namespace=ELSEWHERE))
     path = f"/api/v1/namespaces/{ELSEWHERE}/pods"
     thief = stage.admin.create(body).expect()
@@ -228,7 +228,7 @@ CALLERS: dict[str, tuple[Make, int, str]] = {
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_a_token_that_is_not_the_calling_pods_own_is_refused(
-    stage: Stage, victim: Object, name: str
+    stage: GatewayStage, victim: Object, name: str
 ) -> None:
     make, status, what = CALLERS[name]
     body = stage.request(victim)
@@ -241,7 +241,7 @@ def test_a_token_that_is_not_the_calling_pods_own_is_refused(
 
 
 def test_a_pod_of_another_job_that_claims_this_one_is_refused(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     victim, sibling = pods[VICTIM], pods[SIBLING]
     label = victim["metadata"]["labels"][JOB_UID_LABEL]
@@ -266,14 +266,16 @@ def test_a_pod_of_another_job_that_claims_this_one_is_refused(
 
 
 def test_the_pod_of_another_job_gets_keys_for_its_own_job_alone(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     with stage.unharmed(VICTIM):
         assert len(stage.keys(pods[SIBLING]).splits) == 2
     assert len(stage.record(SIBLING).grants) == 1
 
 
-def test_a_train_pod_that_asks_for_the_test_key_is_refused(stage: Stage, victim: Object) -> None:
+def test_a_train_pod_that_asks_for_the_test_key_is_refused(
+    stage: GatewayStage, victim: Object
+) -> None:
     asked = stage.request(victim)
     test = stage.dataset.keys["test"].to_wire()  # type: ignore[index]
     with stage.unharmed(VICTIM):
@@ -284,7 +286,7 @@ def test_a_train_pod_that_asks_for_the_test_key_is_refused(stage: Stage, victim:
 
 
 def test_of_many_requests_at_once_for_one_pod_exactly_one_is_granted(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     pod = pods[RACED]
     body, tokens = stage.request(pod), [stage.token(pod) for _ in range(RACERS)]
@@ -312,7 +314,7 @@ def test_of_many_requests_at_once_for_one_pod_exactly_one_is_granted(
 
 
 @pytest.fixture
-def other(stage: Stage) -> Iterator[Stage]:
+def other(stage: GatewayStage) -> Iterator[GatewayStage]:
     """A second operator with the same settings, whose gateway is asked instead of the first."""
     with socket.socket() as listener:
         listener.bind((ADDRESS, 0))
@@ -355,7 +357,7 @@ def writing_at_once(*operators: Operator) -> Iterator[list[str]]:
 
 
 def test_of_two_gateways_that_one_pod_asks_at_once_exactly_one_grants(
-    stage: Stage, other: Stage, pods: dict[str, Object]
+    stage: GatewayStage, other: GatewayStage, pods: dict[str, Object]
 ) -> None:
     pod = pods[TWICE]
     body, tokens = stage.request(pod), [stage.token(pod) for _ in range(2)]
@@ -374,13 +376,13 @@ def test_of_two_gateways_that_one_pod_asks_at_once_exactly_one_grants(
     assert Counter(kinds)["grant.recorded"] == Counter(kinds)["grant.issued"] == 1
 
 
-def chain_of(stage: Stage, job: str) -> Sequence[chain.Record]:
+def chain_of(stage: GatewayStage, job: str) -> Sequence[chain.Record]:
     """A job's audit records, their chain whole."""
     record = stage.record(job)
     return chain.verify_chain(record.audit, record.genesis)
 
 
-def test_a_pod_whose_job_has_ended_is_refused(stage: Stage, pods: dict[str, Object]) -> None:
+def test_a_pod_whose_job_has_ended_is_refused(stage: GatewayStage, pods: dict[str, Object]) -> None:
     pod = pods[ENDED]
     uid = stage.uid(ENDED)
     stage.background(

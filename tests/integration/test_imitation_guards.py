@@ -14,7 +14,7 @@ from securetrain.api.names import GUARDS, NAMESPACE_LABEL
 from securetrain_operator.adapters import kube
 from support.api import Api, Object
 from support.chart import named
-from support.gateway_stage import Stage
+from support.gateway_stage import GatewayStage
 from support.imitators import call
 from support.installed import ADMISSION, chart_installed
 from support.real_gateway import staged
@@ -42,7 +42,7 @@ def stage(
     control_plane: ControlPlane,
     openbao: OpenBao,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     folder = tmp_path_factory.mktemp("guards")
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -53,7 +53,7 @@ def stage(
 
 
 @pytest.fixture(scope="module")
-def pod(stage: Stage) -> Iterator[Object]:
+def pod(stage: GatewayStage) -> Iterator[Object]:
     """The job's pod, which gets its keys when all guards are back."""
     (launched,) = stage.launch(JOB)
     yield launched
@@ -62,12 +62,12 @@ def pod(stage: Stage) -> Iterator[Object]:
     assert "GuardMissing" not in reasons(stage)
 
 
-def reasons(stage: Stage) -> set[str]:
+def reasons(stage: GatewayStage) -> set[str]:
     status = stage.admin.get(stage.job_path(JOB)).expect()["status"]
     return {condition["reason"] for condition in status["conditions"]}
 
 
-def put_off(stage: Stage, pod: Object) -> str:
+def put_off(stage: GatewayStage, pod: Object) -> str:
     """What the pod is told that waits for a guard."""
     stage.clock.ahead += 1  # it may ask twice a second
     with stage.unharmed(JOB, woken=True):
@@ -81,7 +81,7 @@ def put_off(stage: Stage, pod: Object) -> str:
     ("kind", "guard"), [*((BINDING, guard) for guard in GUARDS), (POLICY, GUARDS[0])]
 )
 def test_while_a_guard_is_gone_no_key_is_given(
-    stage: Stage, chart: list[Object], pod: Object, kind: str, guard: str
+    stage: GatewayStage, chart: list[Object], pod: Object, kind: str, guard: str
 ) -> None:
     stage.admin.delete(f"{PATHS[kind]}/{guard}").expect()
     try:
@@ -112,7 +112,7 @@ WEAKENED: dict[str, tuple[str, Change]] = {
 
 @pytest.mark.parametrize("name", WEAKENED)
 def test_while_a_guard_is_weakened_no_key_is_given(
-    stage: Stage, chart: list[Object], pod: Object, name: str
+    stage: GatewayStage, chart: list[Object], pod: Object, name: str
 ) -> None:
     kind, change = WEAKENED[name]
     honest = named(chart, kind, GUARDS[1])
@@ -126,7 +126,7 @@ def test_while_a_guard_is_weakened_no_key_is_given(
 
 
 def test_while_no_guard_holds_in_the_namespace_no_key_is_given_and_the_status_says_so(
-    stage: Stage, pod: Object
+    stage: GatewayStage, pod: Object
 ) -> None:
     path = f"/api/v1/namespaces/{stage.namespace}"
     stage.admin.patch(path, {"metadata": {"labels": {NAMESPACE_LABEL: None}}}).expect()

@@ -14,7 +14,7 @@ from localcluster.openbao import OpenBao
 from securetrain.api.names import JOB_UID_LABEL, Purpose, child_job
 from securetrain.errors import ExitCode
 from support.api import Object, eventually
-from support.gateway_stage import Stage, job_controller_asleep
+from support.gateway_stage import GatewayStage, job_controller_asleep
 from support.imitators import (
     EVIL,
     PATHS,
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def stage(
     control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     folder = tmp_path_factory.mktemp("adopted")
     with staged(control_plane, openbao, folder, "adopted") as made:
         yield made
 
 
-def end(stage: Stage, pod: Object, code: int) -> None:
+def end(stage: GatewayStage, pod: Object, code: int) -> None:
     (status,) = pod["status"]["containerStatuses"]
     ended = {"exitCode": code, "finishedAt": "2026-01-01T00:00:01Z"}
     status |= {"state": {"terminated": ended}, "ready": False}
@@ -48,7 +48,7 @@ def end(stage: Stage, pod: Object, code: int) -> None:
 
 
 def test_a_bare_pod_that_the_job_controller_adopts_during_back_off_gets_nothing(
-    stage: Stage, control_plane: ControlPlane
+    stage: GatewayStage, control_plane: ControlPlane
 ) -> None:
     (first,) = stage.launch("adopted")
     body = imitation(first, lambda pod: container(pod).update(image=EVIL))
@@ -72,7 +72,7 @@ def test_a_bare_pod_that_the_job_controller_adopts_during_back_off_gets_nothing(
 
 
 def test_pods_of_a_deleted_job_get_nothing_of_the_job_that_is_made_again_under_its_name(
-    stage: Stage, control_plane: ControlPlane
+    stage: GatewayStage, control_plane: ControlPlane
 ) -> None:
     (old,) = stage.launch("remade")
     gone, token, body = stage.uid("remade"), stage.token(old), stage.request(old)
@@ -96,18 +96,18 @@ def test_pods_of_a_deleted_job_get_nothing_of_the_job_that_is_made_again_under_i
     assert len(stage.keys(real).splits) == 2
 
 
-def child_path(stage: Stage) -> str:
+def child_path(stage: GatewayStage) -> str:
     return stage.path("jobs", child_job("remade", Purpose.TRAIN), "batch/v1")
 
 
-def relaunched(stage: Stage, gone: str, new: str) -> bool:
+def relaunched(stage: GatewayStage, gone: str, new: str) -> bool:
     """Whether the operator has cleared up after the old job, and made the new one's Job."""
     stage.reconcile(gone, new)
     job = stage.admin.get(child_path(stage))
     return job.ok and job.body["metadata"]["labels"][JOB_UID_LABEL] == new
 
 
-def check_old_pods(stage: Stage, old: Object, real: Object) -> None:
+def check_old_pods(stage: GatewayStage, old: Object, real: Object) -> None:
     """The old pod as it was, under the new job's label, and under its new Job."""
     label = {JOB_UID_LABEL: real["metadata"]["labels"][JOB_UID_LABEL]}
     owners = real["metadata"]["ownerReferences"]
@@ -129,7 +129,7 @@ def check_old_pods(stage: Stage, old: Object, real: Object) -> None:
 
 
 def test_a_pod_that_only_carries_a_jobs_labels_is_nothing_to_its_operator(
-    stage: Stage, control_plane: ControlPlane
+    stage: GatewayStage, control_plane: ControlPlane
 ) -> None:
     (real,) = stage.launch("labelled")
     uid = stage.uid("labelled")
@@ -144,7 +144,7 @@ def test_a_pod_that_only_carries_a_jobs_labels_is_nothing_to_its_operator(
 
 
 def test_a_pod_with_a_forged_owner_changes_neither_record_nor_phase_nor_conditions(
-    stage: Stage, control_plane: ControlPlane
+    stage: GatewayStage, control_plane: ControlPlane
 ) -> None:
     """It counts as an attempt, to the Job controller too: that nobody makes one is a guard's."""
     (real,) = stage.launch("owned")

@@ -18,7 +18,7 @@ from localcluster.openbao import OpenBao
 from securetrain.api.names import JOB_LABEL, MANAGED_BY_LABEL, PURPOSE_LABEL
 from securetrain_operator.build.network import DEFAULT_DENY
 from support.api import Answer, Object
-from support.gateway_stage import Stage
+from support.gateway_stage import GatewayStage
 from support.imitators import call
 from support.real_gateway import staged
 from support.samples import network_policy
@@ -35,14 +35,14 @@ BY_LABEL = {"matchLabels": {JOB_LABEL: JOB}}
 @pytest.fixture(scope="module")
 def stage(
     control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     folder = tmp_path_factory.mktemp("network")
     with staged(control_plane, openbao, folder, "network") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def pod(stage: Stage) -> Iterator[Object]:
+def pod(stage: GatewayStage) -> Iterator[Object]:
     """The job's pod, which gets its keys when all is over, beside policies that open nothing."""
     (launched,) = stage.launch(JOB)
     yield launched
@@ -52,7 +52,7 @@ def pod(stage: Stage) -> Iterator[Object]:
     assert "KeysGranted" in shown(stage)
 
 
-def shown(stage: Stage) -> dict[str, str]:
+def shown(stage: GatewayStage) -> dict[str, str]:
     """Reason of each condition of the job's status that is true."""
     status = stage.admin.get(stage.job_path(JOB)).expect()["status"]
     return {c["type"]: c["reason"] for c in status["conditions"] if c["status"] == "True"}
@@ -107,7 +107,7 @@ HARMLESS: Sequence[Object] = [
 
 
 @contextmanager
-def written(stage: Stage, specs: Sequence[Object]) -> Iterator[list[str]]:
+def written(stage: GatewayStage, specs: Sequence[Object]) -> Iterator[list[str]]:
     """Policies of somebody else; their names."""
     names = [f"theirs-{number}" for number in range(len(specs))]
     for name, spec in zip(names, specs, strict=True):
@@ -118,11 +118,11 @@ def written(stage: Stage, specs: Sequence[Object]) -> Iterator[list[str]]:
         stage.admin.delete(policy_path(stage, name)).expect()
 
 
-def policy_path(stage: Stage, name: str) -> str:
+def policy_path(stage: GatewayStage, name: str) -> str:
     return stage.path("networkpolicies", name, GROUP)
 
 
-def asked(stage: Stage, pod: Object) -> Answer:
+def asked(stage: GatewayStage, pod: Object) -> Answer:
     """The pod's request, from which no key comes and no harm to its job."""
     stage.clock.ahead += 1  # it may ask twice a second
     with stage.unharmed(JOB, woken=True):
@@ -134,7 +134,7 @@ def asked(stage: Stage, pod: Object) -> Answer:
 
 @pytest.mark.parametrize("name", OPENINGS)
 def test_a_pod_that_others_open_to_the_network_is_put_off(
-    stage: Stage, pod: Object, name: str
+    stage: GatewayStage, pod: Object, name: str
 ) -> None:
     specs = OPENINGS[name]
     with written(stage, specs) as names:
@@ -144,7 +144,9 @@ def test_a_pod_that_others_open_to_the_network_is_put_off(
     assert f"pod: {', '.join(opening)}." in answer.body["detail"]
 
 
-def test_what_the_pod_waits_for_is_shown_in_the_jobs_status(stage: Stage, pod: Object) -> None:
+def test_what_the_pod_waits_for_is_shown_in_the_jobs_status(
+    stage: GatewayStage, pod: Object
+) -> None:
     with written(stage, [egress({})]):
         asked(stage, pod)
         stage.reconcile(stage.uid(JOB))
@@ -177,7 +179,7 @@ OTHERWISE: dict[str, tuple[str, Callable[[Object], Any]]] = {
 
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_a_pod_is_put_off_while_a_policy_of_ours_says_something_else(
-    stage: Stage, pod: Object, name: str
+    stage: GatewayStage, pod: Object, name: str
 ) -> None:
     target, change = OTHERWISE[name]
     path = policy_path(stage, target)
@@ -197,7 +199,7 @@ def test_a_pod_is_put_off_while_a_policy_of_ours_says_something_else(
 
 @pytest.mark.parametrize("target", [OURS, DEFAULT_DENY])
 def test_a_pod_is_put_off_while_a_policy_of_ours_is_gone(
-    stage: Stage, pod: Object, target: str
+    stage: GatewayStage, pod: Object, target: str
 ) -> None:
     path = policy_path(stage, target)
     before = stage.admin.get(path).expect()
@@ -208,7 +210,7 @@ def test_a_pod_is_put_off_while_a_policy_of_ours_is_gone(
         restore(stage, before)
 
 
-def restore(stage: Stage, policy: Object) -> None:
+def restore(stage: GatewayStage, policy: Object) -> None:
     """Put a policy back as it was."""
     path = policy_path(stage, policy["metadata"]["name"])
     stage.admin.delete(path)

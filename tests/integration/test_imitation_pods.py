@@ -18,7 +18,7 @@ from localcluster.openbao import OpenBao
 from securetrain.api.names import JOB_LABEL, JOB_UID_LABEL
 from support import samples
 from support.api import Object
-from support.gateway_stage import Stage, job_controller_asleep
+from support.gateway_stage import GatewayStage, job_controller_asleep
 from support.imitators import (
     EVIL,
     PATHS,
@@ -41,7 +41,7 @@ PROBE = {"exec": {"command": ["sh", "-c", "cat /proc/1/mem"]}}
 @pytest.fixture(scope="module")
 def stage(
     control_plane: ControlPlane, openbao: OpenBao, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     folder = tmp_path_factory.mktemp("imitation")
     with staged(control_plane, openbao, folder, "imitation") as made:
         runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "evil"}
@@ -51,7 +51,7 @@ def stage(
 
 
 @pytest.fixture(scope="module")
-def pods(stage: Stage, control_plane: ControlPlane) -> Iterator[dict[str, Object]]:
+def pods(stage: GatewayStage, control_plane: ControlPlane) -> Iterator[dict[str, Object]]:
     jobs = (VICTIM, COPIED, GRANTED)
     launched = dict(zip(jobs, stage.launch(*jobs), strict=True))
     with job_controller_asleep(control_plane):
@@ -243,7 +243,9 @@ METADATA: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", [*SPECS, *METADATA])
-def test_an_imitation_is_refused_by_what_differs(stage: Stage, victim: Object, name: str) -> None:
+def test_an_imitation_is_refused_by_what_differs(
+    stage: GatewayStage, victim: Object, name: str
+) -> None:
     change, what = (SPECS | METADATA)[name]
     with imitating(stage, victim, change) as thief, stage.unharmed(VICTIM):
         status, reason, told = refusal(stage, call(stage, thief, stage.request(victim)))
@@ -252,7 +254,7 @@ def test_an_imitation_is_refused_by_what_differs(stage: Stage, victim: Object, n
 
 
 def test_a_copy_in_which_nothing_differs_would_be_taken_for_the_pod(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     """So what is refused above is refused for what differs; that nobody makes one is a guard's."""
     real = pods[COPIED]
@@ -260,11 +262,11 @@ def test_a_copy_in_which_nothing_differs_would_be_taken_for_the_pod(
         assert call(stage, copied, stage.request(real)).status == 200
 
 
-Deed = Callable[[Stage, Object], Any]
+Deed = Callable[[GatewayStage, Object], Any]
 
 
 def patched(*images: str) -> Deed:
-    def deed(stage: Stage, pod: Object) -> None:
+    def deed(stage: GatewayStage, pod: Object) -> None:
         for image in images:
             change = {"containers": [{**container(stage.live(pod)), "image": image}]}
             stage.admin.patch(where(stage, pod), {"spec": change}).expect()
@@ -272,22 +274,22 @@ def patched(*images: str) -> Deed:
     return deed
 
 
-def where(stage: Stage, pod: Object, sub: str = "") -> str:
+def where(stage: GatewayStage, pod: Object, sub: str = "") -> str:
     return stage.path("pods", pod["metadata"]["name"] + sub)
 
 
-def back_again(stage: Stage, pod: Object) -> None:
+def back_again(stage: GatewayStage, pod: Object) -> None:
     patched(EVIL, container(pod)["image"])(stage, pod)
     assert container(stage.live(pod)) == container(pod)
 
 
-def debugged(stage: Stage, pod: Object) -> None:
+def debugged(stage: GatewayStage, pod: Object) -> None:
     body = stage.live(pod)
     body["spec"]["ephemeralContainers"] = [{"name": "debug", "image": EVIL}]
     stage.admin.call("PUT", where(stage, pod, "/ephemeralcontainers"), body).expect()
 
 
-def resized(stage: Stage, pod: Object) -> None:
+def resized(stage: GatewayStage, pod: Object) -> None:
     body = stage.live(pod)
     for amounts in container(body)["resources"].values():
         amounts["memory"] = "3Gi"
@@ -295,14 +297,14 @@ def resized(stage: Stage, pod: Object) -> None:
 
 
 def reported(**fields: Any) -> Deed:
-    def deed(stage: Stage, pod: Object) -> None:
+    def deed(stage: GatewayStage, pod: Object) -> None:
         (status,) = pod["status"]["containerStatuses"]
         stage.report(pod, containerStatuses=[status | fields])
 
     return deed
 
 
-def shown_debugging(stage: Stage, pod: Object) -> None:
+def shown_debugging(stage: GatewayStage, pod: Object) -> None:
     (status,) = pod["status"]["containerStatuses"]
     stage.report(pod, ephemeralContainerStatuses=[status | {"name": "debug"}])
 
@@ -337,7 +339,7 @@ UNDER_WAY: dict[str, tuple[Deed, str]] = {
 
 @pytest.mark.parametrize("name", UNDER_WAY)
 def test_a_pod_that_was_changed_before_it_asks_is_refused(
-    stage: Stage, victim: Object, name: str
+    stage: GatewayStage, victim: Object, name: str
 ) -> None:
     deed, what = UNDER_WAY[name]
     with imitating(stage, victim) as pod:
@@ -352,7 +354,7 @@ def test_a_pod_that_was_changed_before_it_asks_is_refused(
 
 @pytest.mark.parametrize("part", ["podIPs", "containerStatuses"])
 def test_a_pod_of_which_nothing_is_reported_yet_waits(
-    stage: Stage, victim: Object, part: str
+    stage: GatewayStage, victim: Object, part: str
 ) -> None:
     with imitating(stage, victim) as pod:
         token, gone = stage.token(pod), {part: None} | ({"podIP": None} if part == "podIPs" else {})
@@ -363,7 +365,7 @@ def test_a_pod_of_which_nothing_is_reported_yet_waits(
 
 
 def test_a_pod_that_is_patched_after_its_grant_and_back_has_no_say_any_more(
-    stage: Stage, pods: dict[str, Object]
+    stage: GatewayStage, pods: dict[str, Object]
 ) -> None:
     real = pods[GRANTED]
     body, token = stage.request(real), stage.token(real)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from securetrain.api.gateway import RunSpec
 from securetrain.api.names import Purpose
 from securetrain.errors import ExitCode, IntegrityError, PolicyDenied, SecuretrainError, WrongKey
+from securetrain.sealed.pair import KEYS_FILE, PENDING_FILE, POLICY_FILE, Pending
+from securetrain.sealed.strict_json import dump
 from securetrain.secret import Secret
 from support.hostile import Vaultlike, read_as_pod
 from support.trainer_kit import GivenKeys, run_spec, seal_dataset
@@ -88,10 +90,32 @@ def test_the_untouched_dataset_can_be_read(sealed: Sealed) -> None:
     assert files - {"data"} == {name for _, name in CASES}  # no file is left out below
 
 
-@pytest.mark.parametrize(("purposes", "name"), CASES)
-def test_every_byte_of_every_file_counts(sealed: Sealed, purposes: Purposes, name: str) -> None:
+@pytest.mark.parametrize(("purposes", "name"), SHARDS)
+def test_every_byte_of_every_shard_counts(sealed: Sealed, purposes: Purposes, name: str) -> None:
     for place in range((sealed.root / "data" / name).stat().st_size):
         check(sealed.with_flipped(purposes, name, place * 8 + (place * 5 + place // 8) % 8), name)
+
+
+@pytest.mark.parametrize(("purposes", "name"), sorted({*CASES} - {*SHARDS}))
+def test_every_bit_of_every_other_file_counts(
+    sealed: Sealed, purposes: Purposes, name: str
+) -> None:
+    for bit in range(8 * (sealed.root / "data" / name).stat().st_size):
+        check(sealed.with_flipped(purposes, name, bit), name)
+
+
+def test_every_bit_of_an_interrupted_rewrap_counts(sealed: Sealed) -> None:
+    """While rewrap.json is there, it is policy.json and keys.json, and they are not looked at."""
+    data = sealed.root / "data"
+    both = ((data / name).read_bytes() for name in (POLICY_FILE, KEYS_FILE))
+    pending = data / PENDING_FILE
+    pending.write_bytes(dump(Pending.of(*both)))
+    try:
+        assert read_as_pod(sealed.run(Purpose.TRAIN), sealed.vault.keys) == 2
+        for bit in range(8 * pending.stat().st_size):
+            check(sealed.with_flipped((Purpose.TRAIN,), PENDING_FILE, bit), PENDING_FILE)
+    finally:
+        pending.unlink()
 
 
 @settings(deadline=None, max_examples=300)

@@ -39,7 +39,7 @@ ADDRESS = "127.0.0.1"
 
 
 @dataclass
-class Stage:
+class GatewayStage:
     """One namespace in which the operator launches jobs, and who is there.
 
     Attributes:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from support.api import Answer, Object
-from support.gateway_stage import Stage
+from support.gateway_stage import GatewayStage
 
 Change = Callable[[Object], Any]
 PATHS = ("/v1/grants", "/v1/progress", "/v1/results")
@@ -58,7 +58,7 @@ def imitation(pod: Object, change: Change | None = None) -> Object:
 
 
 @contextmanager
-def imitating(stage: Stage, pod: Object, change: Change | None = None) -> Iterator[Object]:
+def imitating(stage: GatewayStage, pod: Object, change: Change | None = None) -> Iterator[Object]:
     """An imitation that runs, with an address of its own; gone afterwards."""
     made = stage.admin.create(imitation(pod, change)).expect()
     try:
@@ -68,14 +68,14 @@ def imitating(stage: Stage, pod: Object, change: Change | None = None) -> Iterat
 
 
 def call(
-    stage: Stage, caller: Object, body: Any, token: str = "", path: str = "/v1/grants"
+    stage: GatewayStage, caller: Object, body: Any, token: str = "", path: str = "/v1/grants"
 ) -> Answer:
     """A pod's call, from its own address."""
     source = caller["status"]["podIP"]
     return stage.ask(token or stage.token(caller), body, path=path, source=source)
 
 
-def refusal(stage: Stage, answer: Answer) -> tuple[int, str, str]:
+def refusal(stage: GatewayStage, answer: Answer) -> tuple[int, str, str]:
     """Status and reason of a refusal, and what the operator's people are told of it."""
     assert not {"keys", "wrappedModelKey", "bundle"} & answer.body.keys()
     told = stage.operator.refusals[-1]

@@ -82,10 +82,23 @@ def parquet(folder: Path, size: int) -> Path:
     return path
 
 
+def csv(folder: Path, size: int) -> Path:
+    """Rows of 64 KiB: 64 numbers of a thousand digits each."""
+    path = folder / "data.csv"
+    digits = [f"0.{number:02}{'1' * 1018}" for number in range(64)]
+    with path.open("w") as stream:
+        stream.write(",".join((*(f"x{n}" for n in range(64)), "y")) + "\n")
+        for row in range(size // (64 << 10)):
+            at = row % 64
+            stream.write(",".join((*digits[at:], *digits[:at], "abc"[row % 3])) + "\n")
+    return path
+
+
 MAKERS: dict[str, tuple[Callable[[Path, int], Path], Wishes]] = {
     "npz": (npz, Wishes()),
     "tfrecord": (tfrecord, Wishes(image_size=(4096, 4096))),
     "parquet": (parquet, Wishes(label="y")),
+    "csv": (csv, Wishes(label="y")),
 }
 
 

@@ -20,7 +20,7 @@ from securetrain_operator.settings import Settings
 from support import samples, trainer_kit, vaultkit
 from support.api import Api
 from support.chart import AUDIENCE, OPERATOR_NAMESPACE, OPERATOR_USER, of_kind, render
-from support.gateway_stage import ADDRESS, HOST, KUBELET, NODE, Stage
+from support.gateway_stage import ADDRESS, HOST, KUBELET, NODE, GatewayStage
 from support.installed import ROLE_KINDS, install_crd, make_namespace
 from support.operator_process import TRAINER, operator_token, write_kubeconfig
 from support.real_operator import Background, OffsetClock, serve
@@ -31,7 +31,7 @@ CLAIMS = ("datasets", "models")
 @contextmanager
 def staged(
     control_plane: ControlPlane, openbao: OpenBao, folder: Path, name: str, **settings: Any
-) -> Iterator[Stage]:
+) -> Iterator[GatewayStage]:
     """A stage of its own: namespace, claims, Vault mounts, a sealed dataset, a served gateway.
 
     No guard is installed and none is asked for, unless `settings` say so: the gateway is alone.
@@ -50,7 +50,7 @@ def staged(
         stack = AsyncExitStack()
         try:
             operator = background(serve(stack, login, chosen, clock, listener))
-            yield Stage(
+            yield GatewayStage(
                 admin, admin.as_user(*KUBELET), operator, kit, chosen, clock, background, folder
             )
         finally:

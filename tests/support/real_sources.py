@@ -123,12 +123,14 @@ def npz_file(path: Path, records: int = 120) -> Path:
     return path
 
 
-def legacy(content: bytes, *, key: bytes = KEY, twice: bool = False) -> bytes:
+def legacy(
+    content: bytes, *, key: bytes = KEY, twice: bool = False, iv: bytes | None = None
+) -> bytes:
     """Content as the plain AES-CBC recipe stores it."""
     padder = PKCS7(128).padder()
     plain = base64.b64encode(content) if twice else content
     padded = padder.update(plain) + padder.finalize()
-    iv = os.urandom(16)
+    iv = iv or os.urandom(16)
     encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
     return base64.b64encode(iv + encryptor.update(padded) + encryptor.finalize())
 

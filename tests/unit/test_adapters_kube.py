@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -281,6 +281,8 @@ def apply(target: Any, patch: Any) -> Any:
     return result
 
 
+@example({"a": 0}, {"a": False})
+@example({"a": {"b": [True]}}, {"a": {"b": [1]}})
 @given(objects, objects)
 def test_the_merge_patch_turns_old_into_new(old: Any, new: Any) -> None:
     patch = merge_patch(old, new)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from securetrain.api.types import JobSpec, LocalRef, ModelSpec, Resources, Toleration
 from securetrain.errors import InvalidInput
+from securetrain.sealed.policy import UsagePolicy
 from securetrain_trainer.evaluate import METRICS
 from securetrain_trainer.parameters import MAX_PARAMETERS, Cnn, Mlp, parameters_of
 from support.reference import REFERENCE, rows
@@ -114,3 +115,10 @@ def test_the_greatest_model_is_documented() -> None:
 
 def test_metrics_that_gates_can_name() -> None:
     assert tuple(row[0].strip("`") for row in rows("Metrics")) == METRICS
+
+
+def test_every_field_of_the_policy_has_its_rule_and_a_test_that_names_it() -> None:
+    said = {row[0].strip("`"): row[2].strip("`") for row in rows("Usage policy")}
+    assert list(said) == [f.alias or name for name, f in UsagePolicy.model_fields.items()]
+    for field, test in said.items():
+        assert f'"{field}"' in (REFERENCE.parents[1] / test).read_text(), field

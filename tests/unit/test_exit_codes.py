@@ -1,4 +1,4 @@
-"""Every reason for which a job can fail has its exit code."""
+"""Every reason for which a job can fail has its exit code; an error is one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import pytest
 
 import securetrain_operator
 from securetrain import errors
-from securetrain.errors import REASON_EXIT_CODES, ExitCode, SecuretrainError, exit_code_of
+from securetrain.errors import (
+    REASON_EXIT_CODES,
+    ExitCode,
+    InvalidInput,
+    SecuretrainError,
+    ShardCorrupt,
+    exit_code_of,
+)
 from securetrain.jobs import view
 from securetrain_operator import errors as of_operator
 from support.reference import rows
@@ -104,3 +111,21 @@ def test_the_reference_lists_every_reason_once_with_its_exit_code() -> None:
     assert {row[0].strip("`"): row[1] for row in table} == known
     assert len(table) == len(known)
     assert [row[0] for row in table if len(row[2]) < 10] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("plain: é ≥ …", "plain: é ≥ …"),
+        ("two\nlines\r", r"two\nlines\r"),
+        ("\x1b[2J\x07", r"\x1b[2J\x07"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_an_error_is_one_line_that_no_terminal_obeys(said: str, shown: str) -> None:
+    error = InvalidInput(said, 1, said, fix=said)
+    assert str(error) == f"{shown}: 1 {shown}. Fix: {shown}"
+    assert error.message in error.args
+    assert InvalidInput.missing(said, fix=said).message == f"{shown} is required and missing."
+    assert str(ShardCorrupt(said)).startswith(f"{shown}. Fix: ")

@@ -54,7 +54,7 @@ def test_a_reused_pid_is_not_ours_and_is_not_killed(tmp_path: Path) -> None:
 def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
     process = Process("brief", tmp_path)
     process.start(["sh", "-c", "sleep 0.2; echo the reason >&2; exit 3"])
-    with pytest.raises(ClusterError, match=r"brief stopped while waiting for it\.\n.*the reason"):
+    with pytest.raises(ClusterError, match=r"brief stopped while waiting for it\. \| .*the reason"):
         wait_until(lambda: False, "it", seconds=10, processes=[process])
     process.stop()
 

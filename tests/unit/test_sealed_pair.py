@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from securetrain.api.digest import sha256_hex
 from securetrain.errors import BadConfiguration, ManifestInvalid, SecuretrainError
 from securetrain.sealed import files, pair
-from securetrain.sealed.pair import KEYS_FILE, PENDING_FILE, POLICY_FILE
+from securetrain.sealed.pair import KEYS_FILE, PENDING_FILE, POLICY_FILE, Pending
+from securetrain.sealed.strict_json import dump
 
 OLD, NEW = (b"old policy", b"old keys"), (b"new policy", b"new keys")
 FILES = {POLICY_FILE, KEYS_FILE}
@@ -175,3 +179,22 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(
         pair.replace(folder, *NEW)
     assert "then do the same again" in caught.value.fix
     assert pair.read(folder) == OLD
+
+
+@pytest.mark.parametrize("more", [(1, 0), (0, 1)])
+def test_a_rewrap_json_that_the_files_could_not_hold_is_refused(
+    folder: Path, more: tuple[int, int]
+) -> None:
+    fits = (bytes(pair.MAX_POLICY_BYTES), bytes(pair.MAX_KEYS_BYTES))
+    (folder / PENDING_FILE).write_bytes(dump(Pending.of(*fits)))
+    assert pair.read(folder) == fits
+    texts = [base64.b64encode(data + bytes(by)) for data, by in zip(fits, more, strict=True)]
+    document = {
+        "format": "securetrain/rewrap/v1",
+        "policy": texts[0].decode(),
+        "keys": texts[1].decode(),
+        "sha256": sha256_hex(b"\n".join(texts)),
+    }
+    (folder / PENDING_FILE).write_text(json.dumps(document))
+    with pytest.raises(ManifestInvalid, match=r"rewrap\.json: (policy|keys): .*bytes, more than"):
+        pair.read(folder)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
 import pytest
+import tink
 from tink import streaming_aead
 
+from securetrain.api.digest import sha256_hex
+from securetrain.api.names import shard_associated_data
 from securetrain.errors import ShardCorrupt, WrongKey
 from securetrain.sealed.streaming import (
     HEADER,
@@ -20,23 +24,21 @@ from securetrain.sealed.streaming import (
     plain_size,
 )
 from securetrain.secret import Secret
+from securetrain_trainer.shards import SealedSplit, count_frames, unseal
 from support.tink import tink_aead
+from support.trainer_kit import dataset_of, seal_dataset
 
 DEK = Secret(bytes(range(32)))
 PLACE = b"securetrain/shard/v1|0|train|0|1"
 FIRST = SEGMENT - HEADER - TAG
 LATER = SEGMENT - TAG
-SIZES = (
-    0,
-    1,
-    FIRST - 1,
-    FIRST,
-    FIRST + 1,
-    FIRST + LATER - 1,
-    FIRST + LATER,
-    FIRST + LATER + 1,
-    3 * SEGMENT + 7,
+_AROUND = tuple(
+    boundary + beside
+    for boundary in (TAG, HEADER, FIRST, LATER, SEGMENT, FIRST + LATER, FIRST + 2 * LATER)
+    for beside in (-1, 0, 1)
 )
+"""Around every length at which something begins: tag, header, and each of four segments."""
+SIZES = (0, 1, *_AROUND, 3 * SEGMENT + 7)
 
 
 class Kept(io.BytesIO):
@@ -47,6 +49,14 @@ class Kept(io.BytesIO):
     def close(self) -> None:
         self.kept = self.getvalue()
         super().close()
+
+
+def by_tink(judge: streaming_aead.StreamingAead, plain: bytes, place: bytes) -> bytes:
+    """What Tink makes of it."""
+    written = Kept()
+    with judge.new_encrypting_stream(written, place) as stream:
+        stream.write(plain)
+    return written.kept
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +78,44 @@ def test_tink_opens_ours(judge: streaming_aead.StreamingAead, size: int) -> None
 @pytest.mark.parametrize("size", SIZES)
 def test_we_open_tinks(judge: streaming_aead.StreamingAead, size: int) -> None:
     plain = os.urandom(size)
-    written = Kept()
-    with judge.new_encrypting_stream(written, PLACE) as stream:
-        stream.write(plain)
-    assert plain_size(len(written.kept)) == size
-    assert decrypt_bytes(written.kept, DEK, PLACE) == plain
+    sealed = by_tink(judge, plain, PLACE)
+    assert plain_size(len(sealed)) == size
+    assert decrypt_bytes(sealed, DEK, PLACE) == plain
+
+
+def test_both_bind_the_same_place(judge: streaming_aead.StreamingAead) -> None:
+    for place in (b"", PLACE, bytes(300)):
+        sealed = by_tink(judge, b"abc", place)
+        assert decrypt_bytes(sealed, DEK, place) == b"abc"
+        with pytest.raises(ShardCorrupt):
+            decrypt_bytes(sealed, DEK, place + b"x")
+        ours = encrypt_bytes(b"abc", DEK, place)
+        with judge.new_decrypting_stream(io.BytesIO(ours), place) as stream:
+            assert stream.read() == b"abc"
+        with (
+            pytest.raises(tink.TinkError),
+            judge.new_decrypting_stream(io.BytesIO(ours), place + b"x") as stream,
+        ):
+            stream.read()
+
+
+def test_real_shards_open_with_tink_and_the_trainer_opens_those_of_tink(tmp_path: Path) -> None:
+    deks = seal_dataset(tmp_path / "data")
+    dataset = dataset_of(tmp_path)
+    for split, entries in dataset.indexes.items():
+        aead, remade = tink_aead(deks[split]), []
+        for number, entry in enumerate(entries):
+            place = shard_associated_data(dataset.manifest.id, split, number, len(entries))
+            path = dataset.folder / entry.path
+            with aead.new_decrypting_stream(io.BytesIO(path.read_bytes()), place) as stream:
+                plain = stream.read()
+            assert count_frames(plain) == entry.records
+            path.write_bytes(by_tink(aead, plain, place))
+            digest = sha256_hex(path.read_bytes())
+            remade.append(entry.model_copy(update={"sha256": digest}))
+        again = SealedSplit(dataset.folder, dataset.manifest.id, split, tuple(remade), deks[split])
+        for number in range(len(remade)):
+            os.close(unseal(again, number))
 
 
 def test_a_slow_reader_changes_nothing() -> None:

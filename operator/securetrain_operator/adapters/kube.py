@@ -243,11 +243,17 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
     patch: Object = {key: None for key in old if new.get(key) is None}
     for key, value in new.items():
         before = old.get(key)
-        if value is None or value == before:
+        if value is None or _json(value) == _json(
+            before
+        ):  # in Python 0 is False, in JSON it is not
             continue
         nested = isinstance(value, Mapping) and isinstance(before, Mapping)
         patch[key] = merge_patch(before or {}, value) if nested else value
     return patch
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _path(kind: str, namespace: str | None, name: str | None = None) -> str:

@@ -18,6 +18,7 @@ from securetrain.errors import InvalidInput
 from securetrain.sealed import features as content
 from securetrain.sealed.features import MAX_CLASSES, Feature, Features, Task
 
+MAX_SHOWN: Final = 64
 _FEATURES: Final = TypeAdapter(Features)
 LABEL_FEATURE: Final = Feature(dtype="int64", shape=(), encoding="int64")
 
@@ -165,6 +166,11 @@ def feature(name: str, **fields: Any) -> Feature:
     except ValidationError as error:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise unfit("SRC", name, f"cannot be a feature: {problem}") from None
+
+
+def pattern(name: str) -> str:
+    """What names a column to an option such as --ignore: its name, or a beginning and a star."""
+    return repr(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}*")
 
 
 def unfit(field: str, value: object, problem: str) -> InvalidInput:

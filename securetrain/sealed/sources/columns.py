@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from securetrain.errors import InvalidInput
 from securetrain.sealed.examples import Value
 from securetrain.sealed.features import MAX_CATEGORIES, MAX_CLASSES
-from securetrain.sealed.sources.base import changed
+from securetrain.sealed.sources.base import changed, pattern
 
 Cell = str | int | float | bool | NDArray[np.float64] | None
 """A cell as a file gives it; None where there is nothing."""
@@ -230,5 +230,5 @@ def _refuse(seen: Seen, problem: str) -> InvalidInput:
         "SRC",
         seen.name,
         f"{problem}",
-        fix=f"leave the column out with --ignore {seen.name!r}, or change the data",
+        fix=f"leave the column out with --ignore {pattern(seen.name)}, or change the data",
     )

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from securetrain.errors import InvalidInput
 from securetrain.sealed.features import MAX_CLASSES, MAX_RECORD_VALUES, Feature, Task
 from securetrain.sealed.sources.arrays import image_record, pixels
-from securetrain.sealed.sources.base import LABEL_FEATURE, Record, Wishes, numbered
+from securetrain.sealed.sources.base import LABEL_FEATURE, MAX_SHOWN, Record, Wishes, numbered
 
 CHUNK_BYTES: Final = 16 << 20
 MAX_FORTRAN_BYTES: Final = 128 << 20
@@ -216,7 +216,7 @@ def _image_shape(images: _Array) -> tuple[int, ...]:
         raise InvalidInput(
             "SRC",
             images.key,
-            f"has the shape {shape}",
+            f"has the shape {_shown(shape)}",
             fix="give records, height, width[, channels]",
         )
     if prod(sides) > MAX_RECORD_VALUES:
@@ -226,12 +226,17 @@ def _image_shape(images: _Array) -> tuple[int, ...]:
     return sides
 
 
+def _shown(shape: tuple[int, ...]) -> str:
+    """A shape in an error; a header may name thousands of dimensions."""
+    return str(shape)[:MAX_SHOWN]
+
+
 def _column(array: _Array, records: int) -> _Array:
     if array.shape != (records,):
         raise InvalidInput(
             "SRC",
             array.key,
-            f"has the shape {array.shape} for {records} images",
+            f"has the shape {_shown(array.shape)} for {records} images",
             fix="give one per image",
         )
     return array

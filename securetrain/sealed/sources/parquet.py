@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from securetrain.errors import BadConfiguration, InvalidInput
+from securetrain.sealed.sources.base import pattern
 from securetrain.sealed.sources.columns import Cell, Kind
 
 BATCH_BYTES: Final = 2 << 20
@@ -115,7 +116,7 @@ def _check_type(name: str, kind: Any) -> None:
             "SRC",
             name,
             f"has the type {str(kind)[:60]}",
-            fix=f"leave the column out with --ignore {name!r}, or store numbers or text",
+            fix=f"leave the column out with --ignore {pattern(name)}, or store numbers or text",
         )
 
 
