@@ -95,6 +95,17 @@ def test_no_decrypted_shard_stays_open(trained: Trained) -> None:
     assert open_files() == []
 
 
+def test_a_walk_begins_when_the_one_before_has_ended(trained: Trained) -> None:
+    manifest = dataset_of(trained.root).manifest
+    with Batches(split_of(trained, trained.root), manifest, 16) as batches:
+        abandoned = batches.shuffled(3, 1)
+        next(abandoned)
+        with pytest.raises(RuntimeError, match="has not ended"):
+            next(batches.in_order())
+        del abandoned
+        assert len(digests(batches.shuffled(3, 1))) == batches.per_epoch
+
+
 @pytest.mark.parametrize("harm", ["flip", "cut", "swap", "foreign", "missing", "link"])
 def test_a_shard_that_was_tampered_with_is_named(
     trained: Trained, tmp_path: Path, harm: str
