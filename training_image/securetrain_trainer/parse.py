@@ -24,23 +24,18 @@ Parser = Callable[[Any], Batch]
 
 def batched(records: Any, manifest: Manifest, batch: int) -> Any:
     """A dataset of batches from a dataset of serialized tf.train.Example, in the same order."""
-    name = _encoded_image(manifest)
+    name = encoded_image(manifest)
     if name is None:
         return records.batch(batch).map(parser(manifest))
     # Decoding is what costs, so images are decoded side by side, and are bytes until then.
-    decoded = records.map(_decoder(name, manifest), num_parallel_calls=threads(manifest))
-    return decoded.batch(batch).map(lambda images, labels: (_scaled(images), labels))
+    decoded = records.map(_decoder(name, manifest), num_parallel_calls=_threads())
+    classes = manifest.task.classes
+    return decoded.batch(batch).map(
+        lambda images, labels: (_scaled(images), _in_range(labels, classes, "label out of range"))
+    )
 
 
-def threads(manifest: Manifest) -> int:
-    """Threads that `batched` has work for: encoded images take all there are, others one."""
-    if _encoded_image(manifest) is None:
-        return 1
-    configured: int = tf.config.threading.get_inter_op_parallelism_threads()
-    return configured or len(os.sched_getaffinity(0))
-
-
-def _encoded_image(manifest: Manifest) -> str | None:
+def encoded_image(manifest: Manifest) -> str | None:
     """Name of the feature that is a PNG or JPEG; None if there is none."""
     name = image_name(manifest.features, manifest.task)
     return name if name and manifest.features[name].encoding == "image" else None
@@ -78,9 +73,7 @@ def _values(manifest: Manifest, image: str | None) -> Callable[[Any], dict[str, 
 
 def _decoder(name: str, manifest: Manifest) -> Parser:
     """A function from one serialized record to its image, 0…255, and its label."""
-    spec = _spec(manifest, name)
-    label, classes = manifest.task.label_name, manifest.task.classes
-    feature = manifest.features[name]
+    spec, feature = _spec(manifest, name), manifest.features[name]
     height, width, channels = feature.shape
 
     def decode(serialized: Any) -> Batch:
@@ -91,7 +84,7 @@ def _decoder(name: str, manifest: Manifest) -> Parser:
             image = tf.image.resize(image, [height, width], antialias=True)
         else:
             image = tf.ensure_shape(image, feature.shape)
-        return image, _in_range(parsed[label], classes, "label out of range")
+        return image, parsed[manifest.task.label_name]
 
     return decode
 
@@ -130,3 +123,8 @@ def _in_range(values: Any, count: int, problem: str) -> Any:
 
 def _scaled(pixels: Any) -> Any:
     return tf.cast(pixels, tf.float32) / 255.0
+
+
+def _threads() -> int:
+    threads: int = tf.config.threading.get_inter_op_parallelism_threads()
+    return threads or len(os.sched_getaffinity(0))

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from securetrain.errors import ShardCorrupt
 from securetrain.sealed.dataset import Manifest
-from securetrain_trainer.parse import Batch, batched, threads
+from securetrain.sealed.features import input_shape
+from securetrain_trainer.parse import Batch, batched, encoded_image
 from securetrain_trainer.shards import OpenShards, SealedSplit
 
 CYCLE: Final = 4
@@ -42,7 +43,7 @@ def _draw(what: str, seed: int, epoch: int, item: int) -> bytes:
 class Batches:
     """Reader of one split; a context manager that owns all of its decrypted shards.
 
-    One walk at a time: its TensorFlow functions are traced once and used again for every epoch.
+    One walk at a time.
 
     Args:
         split: the sealed split and its key.
@@ -58,7 +59,8 @@ class Batches:
         self._batch = batch
         self._shards = OpenShards(split)
         self._walks: WeakSet[Generator[Batch, None, None]] = WeakSet()
-        self._datasets: dict[bool, Any] = {}
+        self._idle: dict[bool, Any] = {}
+        """Iterators of `_epochs` that stand between two epochs, by whether they shuffle."""
         self._paths: Iterator[str] | None = None
         self._seed = 0
 
@@ -69,7 +71,7 @@ class Batches:
     def __exit__(self, *exc: object) -> None:
         for walk in tuple(self._walks):
             walk.close()  # an abandoned walk holds TensorFlow's own descriptors
-        self._datasets.clear()
+        self._idle.clear()
         self._shards.__exit__(*exc)
 
     def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
@@ -92,7 +94,7 @@ class Batches:
         self._paths, self._seed = self._shards.walk(order), seed or 0
         seen, fits = 0, True
         try:
-            for batch in self._dataset(shuffled=seed is not None):
+            for batch in self._epoch(shuffled=seed is not None):
                 if self._shards.error is not None:
                     break
                 seen += int(batch[1].shape[0])
@@ -115,21 +117,40 @@ class Batches:
         if seen != self.records:
             raise ShardCorrupt(f"split {name}: {seen} of {self.records} records were read")
 
-    def _dataset(self, shuffled: bool) -> Any:
-        """The batches of a walk: of which shards and in which order, it asks when it begins."""
-        if shuffled not in self._datasets:
+    def _epoch(self, shuffled: bool) -> Iterator[Batch]:
+        epochs = self._idle.pop(shuffled, None) or self._epochs(shuffled)
+        for batch in epochs:
+            if batch[1].shape[0] == 0:
+                self._idle[shuffled] = epochs
+                return
+            yield batch
+
+    def _epochs(self, shuffled: bool) -> Any:
+        """Epoch after epoch without end, an empty batch behind each.
+
+        One iterator for all epochs: TensorFlow optimizes the functions of every new one anew, which
+        took as long as a thousand examples. It asks for order and shards when an epoch begins.
+        """
+
+        def epoch(seed: Any) -> Any:
             records = self._records()
             if shuffled:
-                seed = tf.data.Dataset.range(1).map(_asking(lambda _: self._seed, tf.int64))
-                records = seed.flat_map(lambda of: _shuffled(records, self._buffer(), of))
+                records = records.shuffle(self._buffer(), seed=seed, reshuffle_each_iteration=False)
             batches = batched(records, self._manifest, self._batch).prefetch(2)
-            options = tf.data.Options()
-            options.autotune.enabled = False
-            options.deterministic = True
-            # Threads that all of TensorFlow shares take turns at spinning for small batches.
-            options.threading.private_threadpool_size = threads(self._manifest)
-            self._datasets[shuffled] = batches.with_options(options)
-        return self._datasets[shuffled]
+            return batches.concatenate(self._empty())
+
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.deterministic = True
+        if encoded_image(self._manifest) is None:
+            # One thread does it all; of the shared ones some would spin in wait for a part of it.
+            options.threading.private_threadpool_size = 1
+        seeds = tf.data.Dataset.counter().map(_asking(lambda _: self._seed, tf.int64))
+        return iter(seeds.flat_map(epoch).with_options(options))
+
+    def _empty(self) -> Any:
+        shape = input_shape(self._manifest.features, self._manifest.task)
+        return tf.data.Dataset.from_tensors((tf.zeros([0, *shape]), tf.zeros([0], tf.int64)))
 
     def _records(self) -> Any:
         # Not from_generator: in this version it makes malloc return memory to the system at every
@@ -163,7 +184,3 @@ class Batches:
 def _asking(function: Callable[[Any], Any], kind: Any) -> Callable[[Any], Any]:
     """A Python function of one scalar as TensorFlow's, with a scalar of a kind as its result."""
     return lambda value: tf.ensure_shape(tf.py_function(function, [value], kind), [])
-
-
-def _shuffled(records: Any, buffer: int, seed: Any) -> Any:
-    return records.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
