@@ -4,7 +4,7 @@ Names, lengths and their order are the same in all records that `seal` writes of
 shape and a label below 128. Such records are not parsed but cut. A record is of the layout if all
 of its bytes but the values are: then the values are what parsing would give, whoever wrote it.
 
-Tables are parsed: to cut many small values was not faster.
+Tables are parsed: to cut many small values is faster for some of them and slower for others.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class Batches:
         """Epoch after epoch without end, an empty batch behind each.
 
         One iterator for all epochs: TensorFlow optimizes the functions of every new one anew, which
-        took as long as a thousand examples. It asks for order and shards when an epoch begins.
+        takes as long as thousands of small examples. It asks for its seed when an epoch begins.
         """
 
         def epoch(seed: Any) -> Any:
