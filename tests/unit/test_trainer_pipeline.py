@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from securetrain.api.names import Split
 from securetrain.errors import ShardCorrupt
@@ -69,6 +70,20 @@ def test_order_is_a_function_of_seed_and_epoch(trained: Trained) -> None:
     assert len(labels) == manifest.splits[Split.TRAIN].records
     assert shard_order(5, 3, 1) == shard_order(5, 3, 1)
     assert record_seed(3, 1) != record_seed(3, 2)
+
+
+@pytest.mark.parametrize("process", [0, 7])
+def test_the_seed_of_the_process_is_not_mixed_into_the_order(
+    trained: Trained, process: int
+) -> None:
+    manifest = dataset_of(trained.root).manifest
+    split = split_of(trained, trained.root)
+    found = []
+    for seed in (process, None):
+        tf.random.set_seed(seed)
+        with Batches(split, manifest, 16) as batches:
+            found.append(digests(batches.shuffled(0, 1)))
+    assert found[0] == found[1]
 
 
 def test_images_are_scaled_and_shaped(trained: Trained) -> None:

@@ -133,6 +133,9 @@ class Batches:
         """
 
         def epoch(seed: Any) -> Any:
+            # The process's seed would be mixed into the order, and where it is 0, the default of a
+            # job, TensorFlow wants to know here whether this one is 0 as well.
+            tf.compat.v1.get_default_graph().seed = None
             records = self._records()
             if shuffled:
                 records = records.shuffle(self._buffer(), seed=seed, reshuffle_each_iteration=False)
