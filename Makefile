@@ -62,7 +62,7 @@ lint: venv ## format, style, types, layers
 	$(BIN)/mypy -p localcluster
 	$(BIN)/lint-imports
 
-bench: venv ## what encryption costs, against Tink, bare AES-GCM and plaintext training
+bench: venv ## what encryption costs: Tink, AES-GCM, plaintext training; fails below a target
 	PYTHONPATH=tests $(BIN)/python -m bench
 
 crd: venv ## write the CRD and the chart's copy anew from the types

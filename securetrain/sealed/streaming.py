@@ -8,13 +8,15 @@ Any language's Tink reads what is written here, and the other way round. The for
     sizes      header and segment 0 fill one MiB, so do all later segments but the last
 
 A file that was cut, extended, reordered, changed or moved elsewhere does not open. Buffers are
-reused, so a stream of any length costs three MiB of memory.
+reused, so a stream of any length costs three MiB of memory; what is in memory already is decrypted
+from where it lies.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from io import BytesIO
 from mmap import mmap
 from typing import BinaryIO, Final, Protocol
@@ -35,6 +37,7 @@ HEADER: Final = 1 + SALT + PREFIX
 KEY: Final = 32
 MAX_SEGMENTS: Final = 1 << 32
 
+_ZEROS: Final = memoryview(bytes(SEGMENT))
 _CHANGED: Final = "A sealed file was changed, cut or moved, or is sealed under another key."
 
 
@@ -45,9 +48,13 @@ class Reader(Protocol):
         """Fill some of `buffer`; returns how many bytes, 0 at the end."""
         ...
 
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
-        ...
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Memory for one segment and its plaintext, for one thread to use again and again."""
+
+    sealed: memoryview = field(default_factory=lambda: memoryview(bytearray(SEGMENT)))
+    plain: memoryview = field(default_factory=lambda: memoryview(bytearray(SEGMENT)))
 
 
 class Writer(Protocol):
@@ -97,7 +104,7 @@ def encrypt_stream(src: BinaryIO, dst: Writer, dek: Secret, associated_data: byt
 
 
 def decrypt_into(
-    src: BinaryIO,
+    src: BinaryIO | Reader | bytes,
     sealed: int,
     dek: Secret,
     associated_data: bytes,
@@ -106,7 +113,7 @@ def decrypt_into(
     """Decrypt a sealed file of exactly `sealed` bytes into `out`.
 
     Args:
-        src: the sealed file at its start; must end after `sealed` bytes.
+        src: the sealed file at its start, or all of it as bytes; must end after `sealed` bytes.
         sealed: size of the sealed file in bytes.
         dek: data key, 32 bytes.
         associated_data: what the file was sealed with.
@@ -124,13 +131,53 @@ def decrypt_into(
     with memoryview(out) as view, view.cast("B") as target:
         if len(target) < plain:
             raise ValueError(f"the buffer has {len(target)} bytes, {plain} are needed")
+        pieces = _pieces(src, min(SEGMENT, sealed))
+        segments = _segments(
+            pieces, sealed, dek, associated_data, lambda at, size: target[at : at + size]
+        )
         try:
-            _decrypt_segments(
-                src, sealed, dek, associated_data, lambda at, size: target[at : at + size]
-            )
-        except (ShardCorrupt, InvalidTag):
+            for _segment in segments:
+                pass
+        except ShardCorrupt:
             target[:plain] = bytes(plain)
-            raise ShardCorrupt(_CHANGED) from None
+            raise
+    return plain
+
+
+def decrypt_stream(
+    src: BinaryIO | Reader,
+    sealed: int,
+    dek: Secret,
+    associated_data: bytes,
+    dst: Writer,
+    buffers: Buffers | None = None,
+) -> int:
+    """Decrypt a sealed file of exactly `sealed` bytes to `dst`, a segment at a time.
+
+    Args:
+        src: the sealed file at its start; must end after `sealed` bytes.
+        sealed: size of the sealed file in bytes.
+        dek: data key, 32 bytes.
+        associated_data: what the file was sealed with.
+        dst: takes the plaintext; not to be used unless this returns.
+        buffers: memory to use, of which no plaintext is left; new memory if absent.
+
+    Returns:
+        Number of plaintext bytes.
+
+    Raises:
+        ShardCorrupt: as `decrypt_into`, but `dst` has been given the segments before the bad one.
+    """
+    plain = plain_size(sealed)
+    used = buffers or Buffers()
+    pieces = _Stream(src, used.sealed)
+    try:
+        for segment in _segments(
+            pieces, sealed, dek, associated_data, lambda _, size: used.plain[:size]
+        ):
+            _write(dst, segment)
+    finally:
+        used.plain[:] = _ZEROS
     return plain
 
 
@@ -139,14 +186,7 @@ def verify_stream(src: Reader, sealed: int, dek: Secret, associated_data: bytes)
 
     Raises ShardCorrupt as `decrypt_into`.
     """
-    plain_size(sealed)
-    scratch = memoryview(bytearray(min(SEGMENT, sealed)))
-    try:
-        _decrypt_segments(src, sealed, dek, associated_data, lambda _, size: scratch[:size])
-    except (ShardCorrupt, InvalidTag):
-        raise ShardCorrupt(_CHANGED) from None
-    finally:
-        scratch[:] = bytes(len(scratch))
+    decrypt_stream(src, sealed, dek, associated_data, _Nowhere())
 
 
 def encrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
@@ -159,35 +199,80 @@ def encrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
 def decrypt_bytes(data: bytes, dek: Secret, associated_data: bytes) -> bytes:
     """Plaintext of sealed `data`; raises ShardCorrupt, see `decrypt_into`."""
     out = bytearray(plain_size(len(data)))
-    decrypt_into(BytesIO(data), len(data), dek, associated_data, out)
+    decrypt_into(data, len(data), dek, associated_data, out)
     return bytes(out)
 
 
-def _decrypt_segments(
-    src: BinaryIO | Reader,
+def _segments(
+    pieces: _Stream | _Memory,
     sealed: int,
     dek: Secret,
     associated_data: bytes,
     place: Callable[[int, int], memoryview],
-) -> None:
-    """Decrypt segment by segment; `place` says where the plaintext at an offset goes."""
-    header = memoryview(bytearray(HEADER))
-    if _fill(src, header) != HEADER or header[0] != HEADER:
+) -> Iterator[memoryview]:
+    """Each segment's plaintext, decrypted to where `place` says that so many bytes at an offset go.
+
+    Raises ShardCorrupt at a segment that is not what was sealed, or after the last if more follows.
+    """
+    header = bytes(pieces.take(HEADER))
+    if len(header) != HEADER or header[0] != HEADER:
         raise ShardCorrupt(_CHANGED)
-    salt, prefix = bytes(header[1 : 1 + SALT]), bytes(header[1 + SALT :])
+    salt, prefix = header[1 : 1 + SALT], header[1 + SALT :]
     aead = _derive(dek, salt, associated_data)
-    buffer = memoryview(bytearray(min(SEGMENT, sealed)))
     left, index, at = sealed - HEADER, 0, 0
     while left:
         size = min(left, SEGMENT - (0 if index else HEADER))
-        if _fill(src, buffer[:size]) != size:
+        piece = pieces.take(size)
+        if len(piece) != size:
             raise ShardCorrupt(_CHANGED)
         left -= size
-        plain = size - TAG
-        aead.decrypt_into(_nonce(prefix, index, left == 0), buffer[:size], None, place(at, plain))
-        at, index = at + plain, index + 1
-    if src.read(1):
+        opened = place(at, size - TAG)
+        try:
+            aead.decrypt_into(_nonce(prefix, index, left == 0), piece, None, opened)
+        except InvalidTag:
+            raise ShardCorrupt(_CHANGED) from None
+        yield opened
+        at, index = at + len(opened), index + 1
+    if pieces.take(1):
         raise ShardCorrupt(_CHANGED)
+
+
+class _Stream:
+    """Pieces of a stream; each lies in the same memory as the one before."""
+
+    def __init__(self, src: BinaryIO | Reader, buffer: memoryview) -> None:
+        self._src = src
+        self._buffer = buffer
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes; fewer at the end."""
+        return self._buffer[: _fill(self._src, self._buffer[:size])]
+
+
+class _Memory:
+    """Pieces of bytes, which are not copied."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = memoryview(data)
+
+    def take(self, size: int) -> memoryview:
+        """The next `size` bytes; fewer at the end."""
+        piece, self._left = self._left[:size], self._left[size:]
+        return piece
+
+
+def _pieces(src: BinaryIO | Reader | bytes, largest: int) -> _Stream | _Memory:
+    if isinstance(src, bytes):
+        return _Memory(src)
+    return _Stream(src, memoryview(bytearray(largest)))
+
+
+class _Nowhere:
+    """Takes bytes and forgets them."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Take all of `data`."""
+        return len(data)
 
 
 def _derive(dek: Secret, salt: bytes, associated_data: bytes) -> AESGCM:

@@ -28,6 +28,8 @@ class Contest:
     amount: float
     """Work of one run, in `unit`."""
     unit: str
+    target: float | None = None
+    """Least median ratio that is good enough; None for what is only shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Figure:
     def median(self) -> float:
         """Median of the rounds' ratios."""
         return statistics.median(each.ratio for each in self.rounds)
+
+    @property
+    def passed(self) -> bool:
+        """True unless the median misses its target."""
+        return self.contest.target is None or self.median >= self.contest.target
 
     @property
     def spread(self) -> tuple[float, float]:

@@ -21,6 +21,8 @@ def _entry(figure: Figure) -> dict[str, Any]:
     return {
         "name": contest.name,
         "described": contest.described,
+        "target": contest.target,
+        "passed": figure.passed,
         "median": round(figure.median, 4),
         "least": round(least, 4),
         "greatest": round(greatest, 4),
@@ -53,13 +55,17 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 def table(figures: Sequence[Figure]) -> str:
     """Median ratios, their spread, and the speeds behind them, a line each."""
-    lines = [f"{'figure':13} {'ratio':>5}  {'rounds':^13} {'ours':>9} {'reference':>9}"]
+    lines = [
+        f"{'figure':24} {'ratio':>5} {'target':>6}  {'rounds':^13} {'ours':>9} {'reference':>9}"
+    ]
     for figure in figures:
         least, greatest = figure.spread
         ours, reference = figure.speeds
         contest = figure.contest
+        target = f"{contest.target:6.2f}" if contest.target else 6 * " "
         lines.append(
-            f"{contest.name:13} {figure.median:5.2f}  {least:5.2f} … {greatest:5.2f} "
+            f"{contest.name:24} {figure.median:5.2f} {target}  {least:5.2f} … {greatest:5.2f} "
             f"{ours:9,.0f} {reference:9,.0f} {contest.unit}/s: {contest.described}"
+            + ("" if figure.passed else "  MISSED")
         )
     return "\n".join(lines)

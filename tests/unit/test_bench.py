@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bench import compare, encryption, machine, results, training
+from bench import compare, datasets, encryption, machine, plot, reading, results
 from bench.compare import Contest, Figure, Round
 
 
@@ -69,14 +72,63 @@ def test_results_that_cannot_be_written_leave_those_before(tmp_path: Path) -> No
 
 def test_encryption_is_measured_on_sides_that_open_each_other() -> None:
     found = [compare.run(contest, 1) for contest in encryption.contests(3 << 20)]
-    assert [each.contest.name for each in found] == ["encrypt", "decrypt", "decrypt-bare"]
+    targets = {each.contest.name: each.contest.target for each in found}
+    assert targets == {
+        "encrypt": 1.3,
+        "decrypt": 2.0,
+        "decrypt-bare": 0.85,
+        "decrypt-bare-stream": None,
+    }
     assert all(each.median > 0 for each in found)
 
 
-def test_training_is_measured_on_equal_batches(tmp_path: Path) -> None:
-    contests = training.contests(tmp_path, 200, 100)
-    found = compare.run(next(contests), 1)
-    contests.close()
-    assert found.contest.name == "pipeline"
-    assert found.contest.amount > 100
-    assert found.median > 0
+def test_raw_images_are_read_alike_sealed_in_plaintext_and_by_the_recipe(tmp_path: Path) -> None:
+    key = bytes(range(32))
+    with datasets.twins(tmp_path / "raw", datasets.raw_images(200), 860) as read:
+        reading.check_same(read, reading.plain_raw)
+        reading.check_same(read, reading.plain_by_our_parser)
+        datasets.encrypted_one_by_one(read, key, tmp_path / "recipe")
+        ours, theirs = Counter(), Counter()
+        for images, labels in reading.sealed(read):
+            ours.update(zip(map(bytes, np.asarray(images)), map(int, labels), strict=True))
+        for images, labels in reading.recipe(tmp_path / "recipe", key):
+            theirs.update(zip(map(bytes, np.asarray(images)), map(int, labels), strict=True))
+        assert ours == theirs
+        assert ours.total() == read.records > 100
+
+
+def test_jpeg_images_are_read_alike_sealed_and_in_plaintext(tmp_path: Path) -> None:
+    folder = datasets.jpeg_folder(tmp_path / "images", 60)
+    with datasets.twins(tmp_path / "jpeg", folder, 19_500) as read:
+        reading.check_same(read, reading.plain_jpeg)
+        bytes_each = read.sealed._split.bytes / read.records
+    assert 15_000 < bytes_each < 25_000
+
+
+def test_batches_that_differ_are_no_contest(tmp_path: Path) -> None:
+    def other(read: datasets.Twins) -> Any:
+        return reading.plain_raw(read).map(lambda images, labels: (images, 9 - labels))
+
+    with (
+        datasets.twins(tmp_path / "raw", datasets.raw_images(100), 860) as read,
+        pytest.raises(AssertionError, match="differ"),
+    ):
+        reading.check_same(read, other)
+
+
+@pytest.mark.parametrize(("target", "passed"), [(None, True), (2.0, True), (2.1, False)])
+def test_a_target_is_met_by_the_median(target: float | None, passed: bool) -> None:
+    contest = Contest("some", int, int, "a / b", 8.0, "MiB", target)
+    found = Figure(contest, (Round(1, 2), Round(1, 4), Round(2, 1)))
+    assert found.passed is passed
+    (entry,) = results.document([found], {})["figures"]
+    assert (entry["target"], entry["passed"]) == (target, passed)
+    assert ("MISSED" in results.table([found])) is not passed
+
+
+def test_results_are_drawn_the_same_each_time(tmp_path: Path) -> None:
+    content = results.document([figure(Round(1, 2), Round(1, 4), Round(2, 1))], {})
+    for name in ("one.svg", "two.svg"):
+        plot.draw(content, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert "some" in (tmp_path / "one.svg").read_text()

@@ -17,8 +17,10 @@ from securetrain.sealed.streaming import (
     HEADER,
     SEGMENT,
     TAG,
+    Buffers,
     decrypt_bytes,
     decrypt_into,
+    decrypt_stream,
     encrypt_bytes,
     encrypt_stream,
     plain_size,
@@ -148,6 +150,30 @@ def test_nothing_is_left_of_a_file_whose_end_is_missing() -> None:
     with pytest.raises(ShardCorrupt):
         decrypt_into(io.BytesIO(broken), len(broken), DEK, PLACE, out)
     assert not any(out)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bytes_and_streams_open_alike(size: int) -> None:
+    plain = os.urandom(size)
+    sealed = encrypt_bytes(plain, DEK, PLACE)
+    for source in (sealed, io.BytesIO(sealed)):
+        out = bytearray(size)
+        assert decrypt_into(source, len(sealed), DEK, PLACE, out) == size
+        assert out == plain
+    opened, buffers = io.BytesIO(), Buffers()
+    assert decrypt_stream(io.BytesIO(sealed), len(sealed), DEK, PLACE, opened, buffers) == size
+    assert opened.getvalue() == plain
+    assert not any(buffers.plain)
+
+
+def test_no_segment_goes_on_before_its_tag_was_checked() -> None:
+    sealed = encrypt_bytes(b"x" * (FIRST + LATER + 9), DEK, PLACE)
+    broken = sealed[: SEGMENT + 5] + bytes([sealed[SEGMENT + 5] ^ 1]) + sealed[SEGMENT + 6 :]
+    opened, buffers = io.BytesIO(), Buffers()
+    with pytest.raises(ShardCorrupt):
+        decrypt_stream(io.BytesIO(broken), len(broken), DEK, PLACE, opened, buffers)
+    assert opened.getvalue() == b"x" * FIRST
+    assert not any(buffers.plain)
 
 
 def test_no_stream_equals_another() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from securetrain.api.types import ModelSpec, OptimizerSpec, TrainingSpec
 from securetrain.errors import InvalidInput, ShardCorrupt
 from securetrain.sealed.features import Feature, input_shape
 from securetrain.sealed.model import parse_model
-from securetrain.sealed.sources.base import Source, Wishes
+from securetrain.sealed.sources.base import Record, Source, Wishes
 from securetrain.sealed.sources.opening import open_source
 from securetrain.sealed.weights import open_weights
 from securetrain.sealed.writer import SealOptions, seal
@@ -148,6 +150,38 @@ def test_an_image_of_another_size_than_declared_is_refused(tmp_path: Path) -> No
     seal(Claiming(source), tmp_path / "data", SealOptions("k", policy()), wrapper)
     with pytest.raises(ShardCorrupt, match="does not fit the features"):
         first_batch(tmp_path, GivenKeys(wrapper.deks, Secret(bytes(32))))
+
+
+class Garbled:
+    """A source whose records are no tf.train.Example, and no text either."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def scan(self) -> Iterator[Record]:
+        return (replace(record, example=b"\x80" * 99) for record in self._source.scan())
+
+    def read(self, where: int, span: int) -> bytes:
+        return b"\x80" * 99
+
+
+@pytest.mark.parametrize("kind", ["npz", "tfrecord-table"])
+def test_a_record_that_is_no_example_is_refused_without_its_bytes(
+    tmp_path: Path, kind: str
+) -> None:
+    source, _ = open_source(MAKERS[kind](tmp_path), WISHES[kind])
+    wrapper = Wrapper()
+    seal(Garbled(source), tmp_path / "data", SealOptions("k", policy()), wrapper)
+    keys = GivenKeys(wrapper.deks, Secret(bytes(32)))
+    with pytest.raises(ShardCorrupt, match="does not fit the features") as caught:
+        first_batch(tmp_path, keys)
+    assert "\x80" not in str(caught.value)
 
 
 def test_a_tables_vector_is_in_the_order_of_names(tmp_path: Path) -> None:

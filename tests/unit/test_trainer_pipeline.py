@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from securetrain.api.names import Split
 from securetrain.errors import ShardCorrupt
@@ -71,6 +72,20 @@ def test_order_is_a_function_of_seed_and_epoch(trained: Trained) -> None:
     assert record_seed(3, 1) != record_seed(3, 2)
 
 
+@pytest.mark.parametrize("process", [0, 7])
+def test_the_seed_of_the_process_is_not_mixed_into_the_order(
+    trained: Trained, process: int
+) -> None:
+    manifest = dataset_of(trained.root).manifest
+    split = split_of(trained, trained.root)
+    found = []
+    for seed in (process, None):
+        tf.random.set_seed(seed)
+        with Batches(split, manifest, 16) as batches:
+            found.append(digests(batches.shuffled(0, 1)))
+    assert found[0] == found[1]
+
+
 def test_images_are_scaled_and_shaped(trained: Trained) -> None:
     manifest = dataset_of(trained.root).manifest
     with Batches(split_of(trained, trained.root), manifest, 16) as batches:
@@ -93,6 +108,17 @@ def test_no_decrypted_shard_stays_open(trained: Trained) -> None:
         next(abandoned)
         assert open_files() != []
     assert open_files() == []
+
+
+def test_a_walk_begins_when_the_one_before_has_ended(trained: Trained) -> None:
+    manifest = dataset_of(trained.root).manifest
+    with Batches(split_of(trained, trained.root), manifest, 16) as batches:
+        abandoned = batches.shuffled(3, 1)
+        next(abandoned)
+        with pytest.raises(RuntimeError, match="has not ended"):
+            next(batches.in_order())
+        del abandoned
+        assert len(digests(batches.shuffled(3, 1))) == batches.per_epoch
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "swap", "foreign", "missing", "link"])

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from securetrain.sealed.dataset import Manifest
 from securetrain.sealed.features import Feature, image_name, input_shape, inputs
+from securetrain_trainer.layout import layout_of
 
 Batch = tuple[Any, Any]
 """Inputs, float32 [n, …] as `input_shape` says, and labels, int64 [n]."""
@@ -23,37 +24,56 @@ Parser = Callable[[Any], Batch]
 
 def batched(records: Any, manifest: Manifest, batch: int) -> Any:
     """A dataset of batches from a dataset of serialized tf.train.Example, in the same order."""
-    name = image_name(manifest.features, manifest.task)
-    if name is None or manifest.features[name].encoding == "raw":
+    name = encoded_image(manifest)
+    if name is None:
         return records.batch(batch).map(parser(manifest))
     # Decoding is what costs, so images are decoded side by side, and are bytes until then.
     decoded = records.map(_decoder(name, manifest), num_parallel_calls=_threads())
-    return decoded.batch(batch).map(lambda images, labels: (_scaled(images), labels))
+    classes = manifest.task.classes
+    return decoded.batch(batch).map(
+        lambda images, labels: (_scaled(images), _in_range(labels, classes, "label out of range"))
+    )
+
+
+def encoded_image(manifest: Manifest) -> str | None:
+    """Name of the feature that is a PNG or JPEG; None if there is none."""
+    name = image_name(manifest.features, manifest.task)
+    return name if name and manifest.features[name].encoding == "image" else None
 
 
 def parser(manifest: Manifest) -> Parser:
     """A function from serialized records [n] to a batch, for all but encoded images."""
     image = image_name(manifest.features, manifest.task)
-    spec = _spec(manifest, image)
+    values = _values(manifest, image)
     label, classes = manifest.task.label_name, manifest.task.classes
 
     def parse(serialized: Any) -> Batch:
-        parsed = tf.io.parse_example(serialized, spec)
+        parsed = values(serialized)
         labels = _in_range(parsed[label], classes, "label out of range")
         if image is None:
             return _table(parsed, manifest), labels
-        pixels = tf.io.decode_raw(parsed[image], tf.uint8)
         shape = manifest.features[image].shape
-        return _scaled(tf.reshape(pixels, [tf.shape(labels)[0], *shape])), labels
+        return _scaled(tf.reshape(parsed[image], [tf.shape(labels)[0], *shape])), labels
 
     return parse
 
 
+def _values(manifest: Manifest, image: str | None) -> Callable[[Any], dict[str, Any]]:
+    """A function from serialized records [n] to the values of their features."""
+    spec, layout = _spec(manifest, image), layout_of(manifest.features)
+
+    def parse(serialized: Any) -> dict[str, Any]:
+        parsed: dict[str, Any] = tf.io.parse_example(serialized, spec)
+        if image is not None:
+            parsed[image] = tf.io.decode_raw(parsed[image], tf.uint8)
+        return parsed
+
+    return parse if layout is None else lambda serialized: layout.cut(serialized, parse)
+
+
 def _decoder(name: str, manifest: Manifest) -> Parser:
     """A function from one serialized record to its image, 0…255, and its label."""
-    spec = _spec(manifest, name)
-    label, classes = manifest.task.label_name, manifest.task.classes
-    feature = manifest.features[name]
+    spec, feature = _spec(manifest, name), manifest.features[name]
     height, width, channels = feature.shape
 
     def decode(serialized: Any) -> Batch:
@@ -64,7 +84,7 @@ def _decoder(name: str, manifest: Manifest) -> Parser:
             image = tf.image.resize(image, [height, width], antialias=True)
         else:
             image = tf.ensure_shape(image, feature.shape)
-        return image, _in_range(parsed[label], classes, "label out of range")
+        return image, parsed[manifest.task.label_name]
 
     return decode
 

@@ -9,7 +9,7 @@ parallelism would open all shards at once. Errors name the shard, never a value.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, Self
 from weakref import WeakSet
 
@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from securetrain.errors import ShardCorrupt
 from securetrain.sealed.dataset import Manifest
-from securetrain_trainer.parse import Batch, batched
+from securetrain.sealed.features import input_shape
+from securetrain_trainer.parse import Batch, batched, encoded_image
 from securetrain_trainer.shards import OpenShards, SealedSplit
 
 CYCLE: Final = 4
@@ -42,6 +43,8 @@ def _draw(what: str, seed: int, epoch: int, item: int) -> bytes:
 class Batches:
     """Reader of one split; a context manager that owns all of its decrypted shards.
 
+    One walk at a time.
+
     Args:
         split: the sealed split and its key.
         manifest: says what the records hold.
@@ -56,6 +59,10 @@ class Batches:
         self._batch = batch
         self._shards = OpenShards(split)
         self._walks: WeakSet[Generator[Batch, None, None]] = WeakSet()
+        self._idle: dict[bool, Any] = {}
+        """Iterators of `_epochs` that stand between two epochs, by whether they shuffle."""
+        self._paths: Iterator[str] | None = None
+        self._seed = 0
 
     def __enter__(self) -> Self:
         self._shards.__enter__()
@@ -64,6 +71,7 @@ class Batches:
     def __exit__(self, *exc: object) -> None:
         for walk in tuple(self._walks):
             walk.close()  # an abandoned walk holds TensorFlow's own descriptors
+        self._idle.clear()
         self._shards.__exit__(*exc)
 
     def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
@@ -81,16 +89,22 @@ class Batches:
         return walk
 
     def _run(self, order: tuple[int, ...], seed: int | None) -> Generator[Batch, None, None]:
+        if self._paths is not None:
+            raise RuntimeError("the walk before this one has not ended")
+        self._paths, self._seed = self._shards.walk(order), seed or 0
         seen, fits = 0, True
         try:
-            for batch in self._dataset(order, seed):
+            for batch in self._epoch(shuffled=seed is not None):
                 if self._shards.error is not None:
                     break
                 seen += int(batch[1].shape[0])
                 yield batch
-        except tf.errors.OpError:
-            fits = False  # raised below, so that its frames do not keep the iterator alive
+        except (tf.errors.OpError, UnicodeDecodeError):
+            # The text of TensorFlow's error quotes the record, which need not be text. What is
+            # raised comes below, so that these frames do not keep the iterator alive.
+            fits = False
         finally:
+            self._paths = None
             self._shards.release_all()
         self._check(seen, fits)
 
@@ -103,29 +117,56 @@ class Batches:
         if seen != self.records:
             raise ShardCorrupt(f"split {name}: {seen} of {self.records} records were read")
 
-    def _dataset(self, order: tuple[int, ...], seed: int | None) -> Any:
-        # Not from_generator: in this version it makes malloc return memory to the system at every
-        # chance, which doubled the CPU time of a training step.
-        walk = self._shards.walk(order)
+    def _epoch(self, shuffled: bool) -> Iterator[Batch]:
+        epochs = self._idle.pop(shuffled, None) or self._epochs(shuffled)
+        for batch in epochs:
+            if batch[1].shape[0] == 0:
+                self._idle[shuffled] = epochs
+                return
+            yield batch
 
-        def following(_place: Any) -> str:
-            return next(walk, "")
+    def _epochs(self, shuffled: bool) -> Any:
+        """Epoch after epoch without end, an empty batch behind each.
 
-        paths = (
-            tf.data.Dataset.range(len(order))
-            .map(lambda place: tf.ensure_shape(tf.py_function(following, [place], tf.string), []))
-            .take_while(lambda path: path != "")
-        )
-        records = paths.interleave(
-            self._records_of, cycle_length=min(CYCLE, len(order)), block_length=BLOCK
-        )
-        if seed is not None:
-            records = records.shuffle(self._buffer(), seed=seed, reshuffle_each_iteration=False)
-        batches = batched(records, self._manifest, self._batch).prefetch(2)
+        One iterator for all epochs: TensorFlow optimizes the functions of every new one anew, which
+        takes as long as thousands of small examples. It asks for its seed when an epoch begins.
+        """
+
+        def epoch(seed: Any) -> Any:
+            # The process's seed would be mixed into the order, and where it is 0, the default of a
+            # job, TensorFlow wants to know here whether this one is 0 as well.
+            tf.compat.v1.get_default_graph().seed = None
+            records = self._records()
+            if shuffled:
+                records = records.shuffle(self._buffer(), seed=seed, reshuffle_each_iteration=False)
+            batches = batched(records, self._manifest, self._batch).prefetch(2)
+            return batches.concatenate(self._empty())
+
         options = tf.data.Options()
         options.autotune.enabled = False
         options.deterministic = True
-        return batches.with_options(options)
+        if encoded_image(self._manifest) is None:
+            # One thread does it all; of the shared ones some would spin in wait for a part of it.
+            options.threading.private_threadpool_size = 1
+        seeds = tf.data.Dataset.counter().map(_asking(lambda _: self._seed, tf.int64))
+        return iter(seeds.flat_map(epoch).with_options(options))
+
+    def _empty(self) -> Any:
+        shape = input_shape(self._manifest.features, self._manifest.task)
+        return tf.data.Dataset.from_tensors((tf.zeros([0, *shape]), tf.zeros([0], tf.int64)))
+
+    def _records(self) -> Any:
+        # Not from_generator: in this version it makes malloc return memory to the system at every
+        # chance, which doubled the CPU time of a training step.
+        count = len(self._split.entries)
+        paths = (
+            tf.data.Dataset.range(count)
+            .map(_asking(lambda _: next(self._paths or iter(()), ""), tf.string))
+            .take_while(lambda path: path != "")
+        )
+        return paths.interleave(
+            self._records_of, cycle_length=min(CYCLE, count), block_length=BLOCK
+        )
 
     def _records_of(self, path: Any) -> Any:
         """The records of one shard, and then nothing but its release."""
@@ -134,12 +175,15 @@ class Batches:
             self._shards.release(name.numpy().decode())
             return False
 
-        end = tf.data.Dataset.from_tensors(path).filter(
-            lambda p: tf.ensure_shape(tf.py_function(release, [p], tf.bool), [])
-        )
+        end = tf.data.Dataset.from_tensors(path).filter(_asking(release, tf.bool))
         return tf.data.TFRecordDataset(path).concatenate(end)
 
     def _buffer(self) -> int:
         """Records of the shuffle buffer: all of them if they fit into `SHUFFLE_BYTES`."""
         mean = max(1, self._split.bytes // max(1, self.records))
         return max(1, min(self.records, SHUFFLE_BYTES // mean))
+
+
+def _asking(function: Callable[[Any], Any], kind: Any) -> Callable[[Any], Any]:
+    """A Python function of one scalar as TensorFlow's, with a scalar of a kind as its result."""
+    return lambda value: tf.ensure_shape(tf.py_function(function, [value], kind), [])
