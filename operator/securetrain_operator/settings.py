@@ -11,9 +11,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from securetrain import strict_yaml
 from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT, Purpose
 from securetrain.api.types import IMAGE, MAX_GRANTS, SUBDOMAIN, Model, Name
+from securetrain.connections import NamespaceOrAll
 from securetrain.errors import InvalidInput
 from securetrain.validation import first_problem, parse_strictly
-from securetrain.vault.connection import NamespaceOrAll, VaultConnection
+from securetrain.vault.connection import VaultConnection
 
 Image = Annotated[str, Field(pattern=IMAGE, max_length=512)]
 Claim = Annotated[str, Field(pattern=rf"^\*$|{SUBDOMAIN}", max_length=253)]

@@ -52,6 +52,19 @@ class Endpoint(Model):
     ca: str
 
 
+class ObjectStorage(Model):
+    """An S3 server as a pod is told of it: never a key, but the folder where kubelet put them."""
+
+    name: str
+    """Of the connection, for messages."""
+    endpoint: str
+    region: str
+    ca: str | None = None
+    """PEM bundle; the system's roots if absent."""
+    credentials: str
+    """Absolute path, in the pod, of the mounted Secret."""
+
+
 class FileDigest(Model):
     """One file of a model folder."""
 

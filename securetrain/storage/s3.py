@@ -1,0 +1,302 @@
+"""The only user of s3fs: an `ObjectStore` on any server that speaks S3.
+
+What the library would do by itself and must not: look for other credentials, in files, the
+environment or a cloud's metadata service; go on without any; follow a redirect, with a session
+token in its hands; use a proxy; cache what it has read; quote a server's answer in an exception.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
+
+import s3fs
+from aiobotocore.httpsession import AIOHTTPSession
+from fsspec.asyn import sync
+from fsspec.callbacks import Callback
+
+from securetrain.api.gateway import ObjectStorage
+from securetrain.errors import IntegrityError, ManifestInvalid, StorageMisconfigured
+from securetrain.storage import answers
+from securetrain.storage.credentials import Credentials
+from securetrain.storage.objects import Progress, StoredObject
+from securetrain.storage.uri import StorageUri
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+CONNECT_SECONDS: Final = 5
+READ_SECONDS: Final = 30
+TRIES: Final = 2
+"""Of the HTTP client within a request, and of s3fs with a request and with an answer's body."""
+DEADLINE_SECONDS: Final = 120.0
+"""Most seconds that one call may take, however slowly a server drips its bytes; uploads excepted,
+each part of which has the time-outs above."""
+PIECE: Final = 8 << 20
+"""Bytes of one ranged read."""
+PART: Final = 16 << 20
+"""Bytes of one part of an upload; some are in memory at a time."""
+PARALLEL: Final = 4
+PAGE: Final = 1000
+MAX_PARTS: Final = 10_000
+
+
+class _Client(AIOHTTPSession):  # type: ignore[misc]
+    """The HTTP client with our TLS, and without redirects, which aiohttp would follow."""
+
+    tls: ssl.SSLContext
+
+    def _build_ssl_contexts(self, _proxy_url: str | None) -> tuple[ssl.SSLContext, None]:
+        return self.tls, None
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+        return _Direct(functools.partial(session.request, allow_redirects=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    request: Any
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """A prefix of a bucket; `open_store` makes one. See `objects.ObjectStore`."""
+
+    files: Any
+    """The s3fs file system."""
+    connection: str
+    bucket: str
+    prefix: str
+
+    def below(self, prefix: str) -> Self:
+        """The same store at a longer prefix; shares the connection."""
+        return replace(self, prefix="/".join(filter(None, (self.prefix, prefix))))
+
+    def list(self, prefix: str = "", *, limit: int) -> Sequence[StoredObject]:
+        """At most `limit` objects whose names begin with `prefix`, in the order of their names."""
+        start = self._key("")
+        query: dict[str, Any] = {"Bucket": self.bucket, "Prefix": start + prefix}
+        found: list[StoredObject] = []
+        while len(found) < limit:
+            query["MaxKeys"] = min(PAGE, limit - len(found))
+            with self._call("list", prefix):
+                page = self._ask("list_objects_v2", **query)
+            for item in page.get("Contents") or ():
+                name = item["Key"].removeprefix(start)
+                found.append(StoredObject(name, item["Size"], item["ETag"]))
+            if not page.get("IsTruncated"):
+                break
+            query["ContinuationToken"] = page["NextContinuationToken"]
+        return found[:limit]
+
+    def stat(self, name: str) -> StoredObject | None:
+        """An object's size and tag; None if there is none of that name."""
+        with self._call("read", name, unless=answers.MISSING):
+            head = self._ask("head_object", Bucket=self.bucket, Key=self._key(name))
+            return StoredObject(name, head["ContentLength"], head["ETag"])
+        return None
+
+    def has(self, name: str) -> bool:
+        """True if there is an object of that name."""
+        return self.stat(name) is not None
+
+    def read(self, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid) -> bytes:
+        """Content of an object of at most `limit` bytes; raises `error` if missing or too long."""
+        with self.open(name, limit, error) as (stream, size):
+            return stream.read(size)
+
+    @contextmanager
+    def open(
+        self, name: str, limit: int, error: type[IntegrityError]
+    ) -> Iterator[tuple[BinaryIO, int]]:
+        """A stream of an object and its size; raises `error` if missing, too long or replaced."""
+        found = self.stat(name)
+        if found is None:
+            raise error(f"{name} does not exist in {self.where}.")
+        if found.size > limit:
+            raise error(f"{name} has {found.size} bytes, more than {limit}.")
+        buffer = min(PIECE, max(1, found.size))
+        yield cast(BinaryIO, io.BufferedReader(_Pieces(self, found, error), buffer)), found.size
+
+    def read_piece(self, name: str, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` of an object; fewer, or none, if it has no more or is gone."""
+        gone = answers.MISSING | answers.PAST_END
+        with self._call("read", name, unless=gone):
+            piece: bytes = self.files.cat_file(
+                self._path(name), start=start, end=end, timeout=DEADLINE_SECONDS
+            )
+            return piece
+        return b""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object; it appears whole."""
+        with self._call("write", name):
+            self.files.pipe_file(self._path(name), data, chunksize=PART, max_concurrency=PARALLEL)
+
+    def write_file(self, name: str, path: Path, progress: Progress | None = None) -> None:
+        """Write an object from a file, in parts if it is large; it appears whole."""
+        size = path.stat().st_size
+        with self._call("write", name):
+            self.files.put_file(
+                str(path),
+                self._path(name),
+                callback=_Told(progress),
+                chunksize=max(PART, -(-size // MAX_PARTS)),
+                max_concurrency=PARALLEL,
+                ContentType="application/octet-stream",
+            )
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object unless there is one of that name; False if there is."""
+        with self._call("write", name, unless=answers.CHANGED):
+            self._ask(
+                "put_object", Bucket=self.bucket, Key=self._key(name), Body=data, IfNoneMatch="*"
+            )
+            return True
+        return False
+
+    def copy(self, source: StoredObject, name: str) -> bool:
+        """Copy within the store, by the server; False if `source` is no longer what it was."""
+        with self._call("write", name, unless=answers.CHANGED | answers.MISSING):
+            self._ask(
+                "copy_object",
+                Bucket=self.bucket,
+                Key=self._key(name),
+                CopySource={"Bucket": self.bucket, "Key": self._key(source.name)},
+                CopySourceIfMatch=source.etag,
+            )
+            return True
+        return False
+
+    def remove(self, name: str) -> None:
+        """Remove an object; its absence is fine."""
+        with self._call("remove", name, unless=answers.MISSING):
+            self._ask("delete_object", Bucket=self.bucket, Key=self._key(name))
+
+    @property
+    def where(self) -> str:
+        """The store's address, for messages."""
+        return str(StorageUri("s3", self.bucket, self.prefix))
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def _path(self, name: str) -> str:
+        return f"{self.bucket}/{self._key(name)}"
+
+    def _ask(self, operation: str, **fields: Any) -> Any:
+        return self.files.call_s3(operation, timeout=DEADLINE_SECONDS, **fields)
+
+    @contextmanager
+    def _call(self, verb: str, name: str, unless: frozenset[str] = frozenset()) -> Iterator[None]:
+        """Turn a failure into an error of ours, or pass over one whose code is in `unless`."""
+        try:
+            yield
+        except answers.FAILURES as failure:
+            if answers.code_of(failure) in unless:
+                return
+            what = f"{name or 'objects'}: cannot {verb} it"
+            error = answers.error_of(failure, what, self.where, self.connection)
+            raise error from None
+
+
+class _Pieces(io.RawIOBase):
+    """An object, read in pieces, each of which is tried again by itself."""
+
+    def __init__(self, store: S3Store, found: StoredObject, error: type[IntegrityError]) -> None:
+        super().__init__()
+        self._store = store
+        self._found = found
+        self._error = error
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill `buffer` as far as the object goes; 0 at the end."""
+        view = memoryview(buffer)
+        end = min(self._at + min(len(view), PIECE), self._found.size)
+        if end == self._at:
+            return 0
+        piece = self._store.read_piece(self._found.name, self._at, end)
+        if len(piece) != end - self._at:
+            raise self._error(f"{self._found.name} changed while it was read.")
+        view[: len(piece)] = piece
+        self._at = end
+        return len(piece)
+
+
+class _Told(Callback):  # type: ignore[misc]
+    """Passes on how many bytes were sent."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def relative_update(self, inc: int = 1) -> None:
+        """`inc` bytes more."""
+        if self._progress is not None:
+            self._progress(inc)
+
+
+@contextmanager
+def open_store(
+    storage: ObjectStorage, credentials: Credentials, uri: StorageUri
+) -> Iterator[S3Store]:
+    """The store at an `s3://` address; connects with the first call.
+
+    Raises:
+        StorageMisconfigured: the CA bundle holds no certificate.
+    """
+    files = s3fs.S3FileSystem(
+        endpoint_url=storage.endpoint,
+        key=credentials.access_key_id.reveal_text(),
+        secret=credentials.secret_access_key.reveal_text(),
+        token=credentials.session_token.reveal_text() if credentials.session_token else None,
+        anon=False,
+        client_kwargs={"region_name": storage.region, "verify": True},
+        config_kwargs=_client_options(_tls(storage)),
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    files.retries = TRIES
+    try:
+        yield S3Store(files, storage.name, uri.place, uri.path)
+    finally:
+        sync(files.loop, files.s3.close)
+
+
+def _client_options(tls: ssl.SSLContext) -> dict[str, Any]:
+    return {
+        "http_session_cls": type("Client", (_Client,), {"tls": tls}),
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"total_max_attempts": TRIES, "mode": "standard"},
+        "proxies": {},
+        "signature_version": "s3v4",
+        "s3": {"addressing_style": "path"},
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "ignore_configured_endpoint_urls": True,
+    }
+
+
+def _tls(storage: ObjectStorage) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=storage.ca)
+    except (ssl.SSLError, ValueError):
+        raise StorageMisconfigured(
+            f"the ca of storage connection {storage.name} holds no certificate",
+            fix="give the connection a PEM bundle",
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
