@@ -37,6 +37,11 @@ class StorageUri:
     path: str
     """Folder or prefix, without slashes at its ends; empty for the whole."""
 
+    @property
+    def on_claim(self) -> bool:
+        """True for a folder on a claim."""
+        return self.scheme == PVC
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.place}" + (f"/{self.path}" if self.path else "")
 
