@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from securetrain.api.gateway import MAX_POLICY_BYTES
 from securetrain.api.types import Model
 from securetrain.errors import BadConfiguration, ManifestInvalid
 from securetrain.sealed import files, strict_json
+from securetrain.sealed.files import SealedFolder
 
 POLICY_FILE: Final = "policy.json"
 KEYS_FILE: Final = "keys.json"
@@ -41,7 +41,7 @@ class Pending(Model):
     keys: Base64Bytes
 
 
-def read(folder: Path) -> tuple[bytes, bytes]:
+def read(folder: SealedFolder) -> tuple[bytes, bytes]:
     """Bytes of policy.json and keys.json that belong together.
 
     Raises:
@@ -117,11 +117,11 @@ def alone(folder: Path, name: str) -> Iterator[None]:
             yield
 
 
-def _exists(folder: Path) -> bool:
-    return os.path.lexists(folder / PENDING_FILE)
+def _exists(folder: SealedFolder) -> bool:
+    return files.exists(folder, PENDING_FILE)
 
 
-def _pending(folder: Path) -> Pending | None:
+def _pending(folder: SealedFolder) -> Pending | None:
     if not _exists(folder):
         return None
     try:

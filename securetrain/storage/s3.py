@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import io
 import ssl
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,9 @@ PART: Final = 16 << 20
 PARALLEL: Final = 4
 PAGE: Final = 1000
 MAX_PARTS: Final = 10_000
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 10.0
+CONTENT_TYPE: Final = "application/octet-stream"
 
 
 class _Client(AIOHTTPSession):  # type: ignore[misc]
@@ -74,6 +78,8 @@ class S3Store:
     connection: str
     bucket: str
     prefix: str
+    patience: float
+    """Seconds for which a call is made again and again while the server is away."""
 
     def below(self, prefix: str) -> Self:
         """The same store at a longer prefix; shares the connection."""
@@ -86,8 +92,7 @@ class S3Store:
         found: list[StoredObject] = []
         while len(found) < limit:
             query["MaxKeys"] = min(PAGE, limit - len(found))
-            with self._call("list", prefix):
-                page = self._ask("list_objects_v2", **query)
+            page = self._ask("list", prefix, "list_objects_v2", query)
             for item in page.get("Contents") or ():
                 name = item["Key"].removeprefix(start)
                 found.append(StoredObject(name, item["Size"], item["ETag"]))
@@ -98,10 +103,8 @@ class S3Store:
 
     def stat(self, name: str) -> StoredObject | None:
         """An object's size and tag; None if there is none of that name."""
-        with self._call("read", name, unless=answers.MISSING):
-            head = self._ask("head_object", Bucket=self.bucket, Key=self._key(name))
-            return StoredObject(name, head["ContentLength"], head["ETag"])
-        return None
+        head = self._ask("read", name, "head_object", self._place(name), unless=answers.MISSING)
+        return None if head is None else StoredObject(name, head["ContentLength"], head["ETag"])
 
     def has(self, name: str) -> bool:
         """True if there is an object of that name."""
@@ -127,58 +130,60 @@ class S3Store:
 
     def read_piece(self, name: str, start: int, end: int) -> bytes:
         """Bytes `start` to `end` of an object; fewer, or none, if it has no more or is gone."""
-        gone = answers.MISSING | answers.PAST_END
-        with self._call("read", name, unless=gone):
-            piece: bytes = self.files.cat_file(
+        piece: bytes | None = self._try(
+            "read",
+            name,
+            lambda: self.files.cat_file(
                 self._path(name), start=start, end=end, timeout=DEADLINE_SECONDS
-            )
-            return piece
-        return b""
+            ),
+            unless=answers.MISSING | answers.PAST_END,
+        )
+        return piece or b""
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object; it appears whole."""
-        with self._call("write", name):
-            self.files.pipe_file(self._path(name), data, chunksize=PART, max_concurrency=PARALLEL)
+        self._try(
+            "write",
+            name,
+            lambda: self.files.pipe_file(
+                self._path(name), data, chunksize=PART, max_concurrency=PARALLEL
+            ),
+        )
 
     def write_file(self, name: str, path: Path, progress: Progress | None = None) -> None:
         """Write an object from a file, in parts if it is large; it appears whole."""
-        size = path.stat().st_size
-        with self._call("write", name):
-            self.files.put_file(
+        part = max(PART, -(-path.stat().st_size // MAX_PARTS))
+        self._try(
+            "write",
+            name,
+            lambda: self.files.put_file(
                 str(path),
                 self._path(name),
                 callback=_Told(progress),
-                chunksize=max(PART, -(-size // MAX_PARTS)),
+                chunksize=part,
                 max_concurrency=PARALLEL,
-                ContentType="application/octet-stream",
-            )
+                ContentType=CONTENT_TYPE,
+            ),
+        )
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless there is one of that name; False if there is."""
-        with self._call("write", name, unless=answers.CHANGED):
-            self._ask(
-                "put_object", Bucket=self.bucket, Key=self._key(name), Body=data, IfNoneMatch="*"
-            )
-            return True
-        return False
+        fields = {"Body": data, "IfNoneMatch": "*"}
+        query = self._place(name) | fields
+        return self._ask("write", name, "put_object", query, unless=answers.CHANGED) is not None
 
     def copy(self, source: StoredObject, name: str) -> bool:
         """Copy within the store, by the server; False if `source` is no longer what it was."""
-        with self._call("write", name, unless=answers.CHANGED | answers.MISSING):
-            self._ask(
-                "copy_object",
-                Bucket=self.bucket,
-                Key=self._key(name),
-                CopySource={"Bucket": self.bucket, "Key": self._key(source.name)},
-                CopySourceIfMatch=source.etag,
-            )
-            return True
-        return False
+        query = self._place(name) | {
+            "CopySource": self._place(source.name),
+            "CopySourceIfMatch": source.etag,
+        }
+        gone = answers.CHANGED | answers.MISSING
+        return self._ask("write", name, "copy_object", query, unless=gone) is not None
 
     def remove(self, name: str) -> None:
         """Remove an object; its absence is fine."""
-        with self._call("remove", name, unless=answers.MISSING):
-            self._ask("delete_object", Bucket=self.bucket, Key=self._key(name))
+        self._ask("remove", name, "delete_object", self._place(name), unless=answers.MISSING)
 
     @property
     def where(self) -> str:
@@ -191,20 +196,45 @@ class S3Store:
     def _path(self, name: str) -> str:
         return f"{self.bucket}/{self._key(name)}"
 
-    def _ask(self, operation: str, **fields: Any) -> Any:
-        return self.files.call_s3(operation, timeout=DEADLINE_SECONDS, **fields)
+    def _place(self, name: str) -> dict[str, Any]:
+        return {"Bucket": self.bucket, "Key": self._key(name)}
 
-    @contextmanager
-    def _call(self, verb: str, name: str, unless: frozenset[str] = frozenset()) -> Iterator[None]:
-        """Turn a failure into an error of ours, or pass over one whose code is in `unless`."""
-        try:
-            yield
-        except answers.FAILURES as failure:
-            if answers.code_of(failure) in unless:
-                return
-            what = f"{name or 'objects'}: cannot {verb} it"
-            error = answers.error_of(failure, what, self.where, self.connection)
-            raise error from None
+    def _ask(
+        self,
+        verb: str,
+        name: str,
+        operation: str,
+        query: Mapping[str, Any],
+        unless: frozenset[str] = frozenset(),
+    ) -> Any:
+        return self._try(
+            verb,
+            name,
+            lambda: self.files.call_s3(operation, timeout=DEADLINE_SECONDS, **query),
+            unless,
+        )
+
+    def _try(
+        self,
+        verb: str,
+        name: str,
+        call: Callable[[], Any],
+        unless: frozenset[str] = frozenset(),
+    ) -> Any:
+        """What a call returns; None if the server answers with a code that is in `unless`."""
+        until, pause = time.monotonic() + self.patience, FIRST_PAUSE
+        while True:
+            try:
+                return call()
+            except answers.FAILURES as failure:
+                if answers.code_of(failure) in unless:
+                    return None
+                what = f"{name or 'objects'}: cannot {verb} it"
+                error = answers.error_of(failure, what, self.where, self.connection)
+            if not error.retryable or time.monotonic() + pause > until:
+                raise error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class _Pieces(io.RawIOBase):
@@ -250,9 +280,15 @@ class _Told(Callback):  # type: ignore[misc]
 
 @contextmanager
 def open_store(
-    storage: ObjectStorage, credentials: Credentials, uri: StorageUri
+    storage: ObjectStorage, credentials: Credentials, uri: StorageUri, *, patience: float = 0.0
 ) -> Iterator[S3Store]:
     """The store at an `s3://` address; connects with the first call.
+
+    Args:
+        storage: the server.
+        credentials: the login.
+        uri: bucket and prefix.
+        patience: seconds for which each call is made again while the server is away.
 
     Raises:
         StorageMisconfigured: the CA bundle holds no certificate.
@@ -270,7 +306,7 @@ def open_store(
     )
     files.retries = TRIES
     try:
-        yield S3Store(files, storage.name, uri.place, uri.path)
+        yield S3Store(files, storage.name, uri.place, uri.path, patience)
     finally:
         sync(files.loop, files.s3.close)
 

@@ -18,13 +18,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, cast
 
 from securetrain.api.names import Split, shard_associated_data
 from securetrain.errors import ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, ShardEntry
+from securetrain.sealed.files import SealedFolder
 from securetrain.sealed.streaming import decrypt_into, plain_size
 from securetrain.secret import Secret
 
@@ -39,7 +39,7 @@ _FRAME_EXTRA: Final = 16  # TFRecord: length u64, its CRC u32, data, its CRC u32
 class SealedSplit:
     """One split of a dataset and the key that opens it."""
 
-    folder: Path
+    folder: SealedFolder
     dataset_id: str
     split: Split
     entries: tuple[ShardEntry, ...]
