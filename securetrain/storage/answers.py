@@ -20,7 +20,12 @@ from securetrain.errors import (
     StorageUnavailable,
 )
 
-FAILURES: Final = (OSError, BotoCoreError, ClientFailure)
+
+class Redirected(Exception):
+    """The server sent us elsewhere, and we did not go."""
+
+
+FAILURES: Final = (OSError, BotoCoreError, ClientFailure, Redirected)
 """What s3fs raises; time-outs are among the first."""
 
 MISSING: Final = frozenset({"NoSuchKey", "404"})
@@ -31,7 +36,7 @@ _DENIED: Final = frozenset(
 )
 _FULL: Final = frozenset({"QuotaExceeded", "StorageFull", "XMinioStorageFull"})
 _AWAY: Final = frozenset({"SlowDown", "RequestTimeout", "OperationAborted"})
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TOO_MANY: Final = 429
 _INSUFFICIENT_STORAGE: Final = 507
 _SERVER: Final = 500
@@ -54,20 +59,20 @@ def error_of(failure: BaseException, what: str, where: str, connection: str) -> 
     """
     told = f"{what} in {where} (storage connection {connection})"
     code, status = code_of(failure), _status(failure)
+    if isinstance(failure, Redirected):
+        fix = "give the connection the endpoint and region that serve the bucket"
+        return StorageMisconfigured(f"{told}: the server sends its callers elsewhere", fix=fix)
     if status is None:
         return _unreachable(failure, told)
     shown = f"{told}: the server answered {status}"
     shown += f" {code}" if code in ERROR_CODE_TO_EXCEPTION and not code.isdecimal() else ""
+    if status == _INSUFFICIENT_STORAGE or code in _FULL:
+        return StorageFull(shown, fix="make room in the bucket, or raise its quota")
     if status in (401, 403) or code in _DENIED:
         fix = "check the login in the credentials Secret, the bucket's policy, and the clocks"
         return StorageDenied(shown, fix=fix)
-    if status == _INSUFFICIENT_STORAGE or code in _FULL:
-        return StorageFull(shown, fix="make room in the bucket, or raise its quota")
     if status >= _SERVER or status == _TOO_MANY or code in _AWAY:
         return StorageUnavailable(shown)
-    if status in _REDIRECTS:
-        fix = "give the connection the endpoint and region that serve the bucket"
-        return StorageMisconfigured(f"{told}: the server sends its callers elsewhere", fix=fix)
     return StorageMisconfigured(shown)
 
 

@@ -77,8 +77,12 @@ class ObjectStore(Protocol):
         """Write an object unless there is one of that name; False if there is."""
         ...
 
-    def copy(self, source: StoredObject, name: str) -> bool:
-        """Copy within the store, by the server; False if `source` is no longer what it was."""
+    def exchange(self, found: StoredObject, data: bytes) -> bool:
+        """Write an object in the place of the one that was found; False if that has changed."""
+        ...
+
+    def copy(self, source: StoredObject, name: str) -> StoredObject | None:
+        """Copy within the store, by the server; None if `source` is no longer what it was."""
         ...
 
     def remove(self, name: str) -> None:

@@ -7,7 +7,6 @@ token in its hands; use a proxy; cache what it has read; quote a server's answer
 
 from __future__ import annotations
 
-import functools
 import io
 import ssl
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 
 import s3fs
 from aiobotocore.httpsession import AIOHTTPSession
+from botocore.exceptions import HTTPClientError
 from fsspec.asyn import sync
 from fsspec.callbacks import Callback
 
@@ -52,7 +52,11 @@ CONTENT_TYPE: Final = "application/octet-stream"
 
 
 class _Client(AIOHTTPSession):  # type: ignore[misc]
-    """The HTTP client with our TLS, and without redirects, which aiohttp would follow."""
+    """The HTTP client with our TLS, and without redirects.
+
+    aiohttp would follow one anywhere; and to some, botocore answers with another request, and to
+    a redirect of that with another again, until the stack is full.
+    """
 
     tls: ssl.SSLContext
 
@@ -61,12 +65,31 @@ class _Client(AIOHTTPSession):  # type: ignore[misc]
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)
-        return _Direct(functools.partial(session.request, allow_redirects=False))
+        return _Direct(session)
+
+    async def send(self, request: Any) -> Any:
+        """One exchange; raises `Redirected`, which is not tried again, or what botocore knows."""
+        try:
+            return await super().send(request)
+        except HTTPClientError as failure:
+            if isinstance(failure.kwargs.get("error"), answers.Redirected):
+                raise answers.Redirected from None
+            raise
 
 
 @dataclass(frozen=True, slots=True)
 class _Direct:
-    request: Any
+    """A session that goes where it is sent and nowhere else."""
+
+    session: Any
+
+    async def request(self, method: str, **options: Any) -> Any:
+        """One exchange; raises `Redirected`."""
+        response = await self.session.request(method, allow_redirects=False, **options)
+        if response.status in answers.REDIRECTS:
+            response.close()
+            raise answers.Redirected
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,18 +191,24 @@ class S3Store:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless there is one of that name; False if there is."""
-        fields = {"Body": data, "IfNoneMatch": "*"}
-        query = self._place(name) | fields
+        query = self._place(name) | {"Body": data, "IfNoneMatch": "*"}
         return self._ask("write", name, "put_object", query, unless=answers.CHANGED) is not None
 
-    def copy(self, source: StoredObject, name: str) -> bool:
-        """Copy within the store, by the server; False if `source` is no longer what it was."""
+    def exchange(self, found: StoredObject, data: bytes) -> bool:
+        """Write an object in the place of the one that was found; False if that has changed."""
+        query = self._place(found.name) | {"Body": data, "IfMatch": found.etag}
+        gone = answers.CHANGED | answers.MISSING
+        return self._ask("write", found.name, "put_object", query, unless=gone) is not None
+
+    def copy(self, source: StoredObject, name: str) -> StoredObject | None:
+        """Copy within the store, by the server; None if `source` is no longer what it was."""
         query = self._place(name) | {
             "CopySource": self._place(source.name),
             "CopySourceIfMatch": source.etag,
         }
         gone = answers.CHANGED | answers.MISSING
-        return self._ask("write", name, "copy_object", query, unless=gone) is not None
+        made = self._ask("write", name, "copy_object", query, unless=gone)
+        return made and StoredObject(name, source.size, made["CopyObjectResult"]["ETag"])
 
     def remove(self, name: str) -> None:
         """Remove an object; its absence is fine."""

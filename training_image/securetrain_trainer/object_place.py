@@ -1,9 +1,9 @@
 """The output on object storage, which has no folders and no rename.
 
 A model grows under `<prefix>.<job uid>.partial/`, is evaluated and signed there, and is then copied
-by the server, object by object: `key.json` first, written only if there is none, which claims the
-prefix for its job; `model.json` and then `model.sig` last. So a reader finds no model, or one that
-is not signed yet, or a whole one; a mixture never verifies. See docs/decisions/0009.
+by the server, object by object: `key.json` first, by a conditional write, which claims the prefix
+for its job; `model.json` and then `model.sig` last. So a reader finds no model, or one that is not
+signed yet, or a whole one; a mixture never verifies. See docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MODEL_OBJECTS: Final = (
     MODEL_FILE,
     SIGNATURE_FILE,
 )
-"""All that a model's prefix holds, in the order in which it appears; it goes in the reverse."""
+"""All that a model's prefix holds, in the order in which it appears."""
 MAX_OBJECTS: Final = 64
 """Names of a prefix that are looked at: many more than a model has."""
 
@@ -156,41 +156,49 @@ class ObjectPlace:
             OutputExists: another job has the prefix, or took it meanwhile.
             ModelCorrupt: the staging prefix was changed meanwhile.
         """
+        before = self.final.objects().get(KEY_FILE)
         self.check_free(replace=replace)
         objects = self.staging.objects()
-        if self.is_taken():
-            for name in reversed(MODEL_OBJECTS):
-                self.final.remove(name)
-        self._claim()
-        for name in MODEL_OBJECTS[1:]:
-            if name in objects:
-                self._copy(objects[name])
-        self._check_published(objects)
+        self._claim(before if replace else None)
+        for name in (SIGNATURE_FILE, MODEL_FILE):  # of the model that is replaced
+            self.final.remove(name)
+        copied = {name: self._copy(objects[name]) for name in MODEL_OBJECTS[1:] if name in objects}
+        self._check_published(copied)
         self._clear_staging()
 
     def tidy(self) -> None:
         """Remove what is left in the staging prefix of a model that is published."""
         self._clear_staging()
 
-    def _claim(self) -> None:
-        """Write key.json, unless there is one: of this job's, from before, it is the same."""
-        key = self.staging.read(KEY_FILE, MAX_KEY_BYTES, ModelCorrupt)
-        final = self.final
-        if not final.store.create(KEY_FILE, key) and self._key_of(final) != key:
+    def _claim(self, before: StoredObject | None) -> None:
+        """Write key.json where there is none, or in the place of that of the model that goes.
+
+        Of two jobs one does it; from then on all here is this job's, for a later pod of it too.
+        """
+        key, final = self._own_key(), self.final
+        won = final.store.exchange(before, key) if before else final.store.create(KEY_FILE, key)
+        if not won and self._key_of(final) != key:
             raise self._lost()
 
-    def _copy(self, item: StoredObject) -> None:
+    def _copy(self, item: StoredObject) -> StoredObject:
         source = StoredObject(f"{self._staging}/{item.name}", item.size, item.etag)
-        if not self.parent.copy(source, f"{self.name}/{item.name}"):
+        made = self.parent.copy(source, f"{self.name}/{item.name}")
+        if made is None:
             raise ModelCorrupt(f"{item.name} was changed while the model was published")
+        return made
 
-    def _check_published(self, expected: dict[str, StoredObject]) -> None:
-        """Two jobs that replace at once would mix: the prefix must hold this model and no more."""
-        found = {name: item.size for name, item in self.final.objects().items()}
-        key = self.staging.read(KEY_FILE, MAX_KEY_BYTES, ModelCorrupt)
-        wanted = {name: item.size for name, item in expected.items()}
-        if found != wanted or self._key_of(self.final) != key:
+    def _check_published(self, copied: dict[str, StoredObject]) -> None:
+        """Another job that took the prefix meanwhile would leave a mixture, which is told."""
+        found = self.final.objects()
+        found.pop(KEY_FILE, None)
+        same = {name: item.etag for name, item in found.items()} == {
+            name: item.etag for name, item in copied.items()
+        }
+        if not same or self._key_of(self.final) != self._own_key():
             raise self._lost()
+
+    def _own_key(self) -> bytes:
+        return self.staging.read(KEY_FILE, MAX_KEY_BYTES, ModelCorrupt)
 
     def _lost(self) -> OutputExists:
         return OutputExists(
@@ -220,11 +228,12 @@ class ObjectPlace:
             return b""
 
     def _holds_model(self) -> bool:
+        """True if model.json and key.json are of one job: else one is just being replaced."""
         try:
-            parse_model(self.final.read(MODEL_FILE, MAX_MODEL_BYTES))
+            model = parse_model(self.final.read(MODEL_FILE, MAX_MODEL_BYTES))
         except IntegrityError:
             return False
-        return True
+        return model.job.uid == self._owner(self.final)
 
     def _clear_staging(self) -> None:
         """Remove all of the staging prefix, model.json first."""
