@@ -2,8 +2,8 @@
 
 A model grows under `<prefix>.<job uid>.partial/`, is evaluated and signed there, and is then copied
 by the server, object by object: `key.json` first, by a conditional write, which claims the prefix
-for its job; `model.json` and then `model.sig` last. So a reader finds no model, or one that is not
-signed yet, or a whole one; a mixture never verifies. See docs/decisions/0009.
+for its job; `model.sig` and then `model.json` last. So a reader finds no model or a whole one, and
+nobody replaces a model that is still being copied. See docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ MODEL_OBJECTS: Final = (
     REPORT_FILE,
     PAGE_FILE,
     AUDIT_FILE,
-    MODEL_FILE,
     SIGNATURE_FILE,
+    MODEL_FILE,
 )
 """All that a model's prefix holds, in the order in which it appears."""
 MAX_OBJECTS: Final = 64
@@ -160,7 +160,7 @@ class ObjectPlace:
         self.check_free(replace=replace)
         objects = self.staging.objects()
         self._claim(before if replace else None)
-        for name in (SIGNATURE_FILE, MODEL_FILE):  # of the model that is replaced
+        for name in (MODEL_FILE, SIGNATURE_FILE):  # of the model that is replaced
             self.final.remove(name)
         copied = {name: self._copy(objects[name]) for name in MODEL_OBJECTS[1:] if name in objects}
         self._check_published(copied)
