@@ -115,7 +115,8 @@ class ObjectPlace:
         if names and not (names <= set(MODEL_OBJECTS) and self._holds_model()):
             raise OutputExists(
                 f"output.uri: {self.name!r} is not a model's prefix, and only such are replaced.",
-                fix="choose another name, or move away what is there",
+                fix="choose another name, move away what is there, or wait for the job that is just"
+                " publishing there",
             )
 
     def is_taken(self) -> bool:
