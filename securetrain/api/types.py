@@ -44,9 +44,7 @@ CROSSED_BOUNDS: Final = "a gate's min must not be above its max"
 NO_FOLDER: Final = (
     "output.uri must name a folder of its claim or bucket, such as pvc://models/digits-v7"
 )
-STORAGE_REF: Final = (
-    "storageRef names the storage connection of an s3:// uri: set it for one, and for no other"
-)
+STORAGE_REF: Final = "an s3:// uri needs a storageRef, and no other uri may have one"
 OVERLAP: Final = "output.uri and a dataset's uri must not lie within one another"
 
 Uri = Annotated[str, Field(pattern=URI, max_length=MAX_URI)]

@@ -166,8 +166,18 @@ COMMANDS: tuple[tuple[int, list[str], Wrong], ...] = (
     (2, ["vault", "public-key"], Wrong("no-vault", "", "VAULT_ADDR", "not set", "export VAULT")),
     (
         13,
-        [*NEW_JOB, "--dataset", "s3://b/x"],
-        Wrong("scheme", "", "spec.datasets.0.uri", "'s3://b/x'", "docs/reference.md"),
+        [*NEW_JOB, "--dataset", "gs://b/x"],
+        Wrong("scheme", "", "spec.datasets.0.uri", "'gs://b/x'", "docs/reference.md"),
+    ),
+    (
+        13,
+        [*NEW_JOB, "--dataset", "pvc://d/x", "--storage", "minio"],
+        Wrong("unneeded", "", "--storage", "'minio'", "leave it away"),
+    ),
+    (
+        13,
+        [*NEW_JOB, "--dataset", "s3://data/x"],
+        Wrong("storage", "", "spec.datasets.0", "needs a storageRef", "docs/reference.md"),
     ),
     (
         13,
