@@ -91,6 +91,7 @@ FOLDERS = (
 )
 
 IN_VALUES = "or in the chart's values"
+S3 = {"name": "minio", "endpoint": "https://minio:9000", "credentialsSecret": "minio-login"}
 
 SETTINGS = (
     Wrong("no-image", {"trainerImage": GONE}, "trainerImage", "missing", IN_VALUES),
@@ -120,6 +121,21 @@ SETTINGS = (
         "10.0.0.1/8",
         "such as 192.0.2.0/24",
     ),
+    Wrong(
+        "storage",
+        {"storageConnections": [S3 | {"endpoint": "http://x"}]},
+        "storageConnections.0.endpoint",
+        "'http://x'",
+        IN_VALUES,
+    ),
+    Wrong(
+        "storage-ca",
+        {"storageConnections": [S3 | {"ca": "none"}]},
+        "storageConnections.0.ca",
+        "no certificate",
+        IN_VALUES,
+    ),
+    Wrong("two", {"storageConnections": [S3, S3]}, "storageConnections", "name minio", IN_VALUES),
     Wrong("claims", {"namespaces": {"*": {"claims": ["A b"]}}}, "claims.0", "'A b'", IN_VALUES),
     Wrong("image", {"namespaces": {"*": {"images": ["x:1"]}}}, "images.0", "'x:1'", IN_VALUES),
     Wrong("misspelt", {"resyncSecond": 30}, "resyncSecond", "unknown field", IN_VALUES),
@@ -136,6 +152,10 @@ VALUES = (
     Wrong("no-ca", {"vault/connections/0/ca": GONE}, "connections/0", "'ca'", "missing"),
     Wrong(
         "cidr", {"vault/connections/0/egressCidrs": ["here"]}, "egressCidrs/0", "here", "pattern"
+    ),
+    Wrong("storage", {"storage/connections": [{}]}, "connections/0", "'credentialsSecret'", "miss"),
+    Wrong(
+        "login", {"storage/connections": [S3 | {"secretKey": "x"}]}, "0", "secretKey", "not allowed"
     ),
     Wrong("text", {"settings": {"workers": "4"}}, "settings/workers", "string", "integer"),
     Wrong("many", {"settings": {"maxGrantsPerPhase": 99}}, "maxGrantsPerPhase", "99", "32"),

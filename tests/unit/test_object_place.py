@@ -211,7 +211,7 @@ def test_two_jobs_that_replace_at_once_never_end_in_a_mixture(moment: int) -> No
     assert at(bucket) in [{"uid-1": one, "uid-2": two}[uid] for uid in ended]
 
 
-def test_a_model_that_is_changed_while_it_is_published_gets_no_signature() -> None:
+def test_a_model_that_is_changed_while_it_is_published_is_no_model() -> None:
     bucket = Bucket()
     stage(bucket)
 
@@ -222,7 +222,7 @@ def test_a_model_that_is_changed_while_it_is_published_gets_no_signature() -> No
     bucket.meanwhile = change
     with pytest.raises(ModelCorrupt, match=r"weights\.safetensors\.sealed was changed"):
         place(bucket).publish(replace=False)
-    assert "model.sig" not in at(bucket)
+    assert not at(bucket).keys() & {"model.sig", "model.json"}
 
 
 def test_training_starts_on_an_empty_prefix_and_leaves_none_behind_that_failed() -> None:
@@ -247,3 +247,16 @@ def test_a_prefix_that_somebody_fills_again_and_again_is_told() -> None:
     bucket.meanwhile = lambda name: bucket.objects.update({f"{name}x": b""})
     with pytest.raises(IntegrityError, match="does not become empty"), place(bucket).started():
         pass
+
+
+def test_what_somebody_puts_between_is_told() -> None:
+    bucket = Bucket()
+    stage(bucket)
+
+    def add(name: str) -> None:
+        if name == f"{FINAL}/model.json":
+            bucket.objects[f"{FINAL}/saved_model.pb"] = b"x"
+
+    bucket.meanwhile = add
+    with pytest.raises(OutputExists, match="at the same time"):
+        place(bucket).publish(replace=False)
