@@ -110,7 +110,7 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods):
         return _ENDING
     if pods:
-        return Diagnosis("PodStarting", "the last pod has failed; the Job makes a new one.")
+        return _between(pods[-1])
     if age > PODS_MISSING_SECONDS:
         fix = (
             "see the Job's Events with kubectl describe: a quota, a policy, or a class in spec.pod"
@@ -118,6 +118,12 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
         )
         return Diagnosis("PodsMissing", "the Job is made, but no pod of it exists.", fix)
     return Diagnosis("PodStarting", "the Job is made; its pod is on the way.")
+
+
+def _between(last: Object) -> Diagnosis:
+    """While the Job makes a new pod: why the last one gave up, if it said so."""
+    told = _told(_terminated(last) or {}) if gave_up(last) else None
+    return told or Diagnosis("PodStarting", "the last pod has failed; the Job makes a new one.")
 
 
 def with_classes(waiting: Diagnosis | None, pod: PodSpec) -> Diagnosis | None:
