@@ -6,6 +6,7 @@ A job names connections of the operator's settings; it can never give an address
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from securetrain.api.types import JobSpec
 from securetrain.connections import Connection
@@ -33,30 +34,42 @@ def storages_of(
 
 def connection_lack(spec: JobSpec, settings: Settings, namespace: str) -> Diagnosis | None:
     """The first connection that the job has to wait for."""
-    vault = spec.vault_connection_ref.name
-    lack = _lack("Vault", "vaultConnectionRef.name", vault, settings.vault_connections, namespace)
-    for storage in storage_names(spec):
-        fields = storage_fields(spec, storage)
-        lack = lack or _lack("Storage", fields, storage, settings.storage_connections, namespace)
-    return lack
+    vault = _Named("Vault", spec.vault_connection_ref.name, "vaultConnectionRef.name")
+    if said := vault.unknown(settings.vault_connections, namespace):
+        return Diagnosis("VaultConnectionUnknown", *said)
+    if said := vault.closed(settings.vault_connections, namespace):
+        return Diagnosis("VaultConnectionNotAllowed", *said)
+    for name in storage_names(spec):
+        storage = _Named("storage", name, storage_fields(spec, name))
+        if said := storage.unknown(settings.storage_connections, namespace):
+            return Diagnosis("StorageConnectionUnknown", *said)
+        if said := storage.closed(settings.storage_connections, namespace):
+            return Diagnosis("StorageConnectionNotAllowed", *said)
+    return None
 
 
-def _lack(
-    kind: str, field: str, name: str, known: Sequence[Connection], namespace: str
-) -> Diagnosis | None:
-    called = f"{kind if kind == 'Vault' else kind.lower()} connection"
-    found = next((connection for connection in known if connection.name == name), None)
-    if found is None:
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A connection as a job names it; what is said about it is a message and its fix."""
+
+    kind: str
+    name: str
+    field: str
+
+    def unknown(self, known: Sequence[Connection], namespace: str) -> tuple[str, str] | None:
+        if any(connection.name == self.name for connection in known):
+            return None
         usable = [connection.name for connection in known if connection.allows(namespace)]
         choice = f"name one of {', '.join(usable)} in a new job, or " if usable else ""
-        fix = f"{choice}have the platform admin add it to the operator's settings"
-        message = f"spec.{field}: no {called} is named {name}."
-        return Diagnosis(f"{kind}ConnectionUnknown", message, fix)
-    if found.allows(namespace):
-        return None
-    fix = f"have the platform admin add {namespace} to its allowedNamespaces"
-    message = f"spec.{field}: namespace {namespace} may not use the {called} {name}."
-    return Diagnosis(f"{kind}ConnectionNotAllowed", message, fix)
+        message = f"spec.{self.field}: no {self.kind} connection is named {self.name}."
+        return message, f"{choice}have the platform admin add it to the operator's settings"
+
+    def closed(self, known: Sequence[Connection], namespace: str) -> tuple[str, str] | None:
+        if any(c.name == self.name and c.allows(namespace) for c in known):
+            return None
+        called = f"{self.kind} connection {self.name}"
+        message = f"spec.{self.field}: namespace {namespace} may not use the {called}."
+        return message, f"have the platform admin add {namespace} to its allowedNamespaces"
 
 
 def secret_names(spec: JobSpec, settings: Settings) -> str:
