@@ -60,6 +60,18 @@ def test_a_run_reads_and_writes_nothing_but_the_bucket(run: S3Run, tmp_path: Pat
     )  # fmt: skip
 
 
+def test_the_login_is_in_no_word_and_no_object_of_a_run(
+    run: S3Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run.train()
+    operator = run.certify()
+    told = [run.spec().model_dump_json(), *map(str, (run.operator, operator)), *capfd.readouterr()]
+    assert "keys.granted" in "".join(told)
+    written = run.files("models") | {"told": "".join(told).encode()}
+    for secret in (run.server.access_key.encode(), run.server.secret_key.reveal()):
+        assert not [name for name, data in written.items() if secret in data]
+
+
 def test_a_certify_pod_is_repeated_before_and_after_the_model_is_published(run: S3Run) -> None:
     run.train()
     run.put(f"{STAGING}/report.json", b"left by one that died")
