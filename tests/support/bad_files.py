@@ -153,9 +153,19 @@ VALUES = (
     Wrong(
         "cidr", {"vault/connections/0/egressCidrs": ["here"]}, "egressCidrs/0", "here", "pattern"
     ),
-    Wrong("storage", {"storage/connections": [{}]}, "connections/0", "'credentialsSecret'", "miss"),
     Wrong(
-        "login", {"storage/connections": [S3 | {"secretKey": "x"}]}, "0", "secretKey", "not allowed"
+        "storage",
+        {"storage": {"connections": [{}]}},
+        "connections/0",
+        "'credentialsSecret'",
+        "miss",
+    ),
+    Wrong(
+        "login",
+        {"storage": {"connections": [S3 | {"secretKey": "x"}]}},
+        "0",
+        "secretKey",
+        "not allowed",
     ),
     Wrong("text", {"settings": {"workers": "4"}}, "settings/workers", "string", "integer"),
     Wrong("many", {"settings": {"maxGrantsPerPhase": 99}}, "maxGrantsPerPhase", "99", "32"),
