@@ -208,7 +208,10 @@ class S3Store:
         }
         gone = answers.CHANGED | answers.MISSING
         made = self._ask("write", name, "copy_object", query, unless=gone)
-        return made and StoredObject(name, source.size, made["CopyObjectResult"]["ETag"])
+        if made is None:
+            return None
+        tag = made["CopyObjectResult"]["ETag"].strip('"')  # which not every server quotes here
+        return StoredObject(name, source.size, f'"{tag}"')
 
     def remove(self, name: str) -> None:
         """Remove an object; its absence is fine."""
