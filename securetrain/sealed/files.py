@@ -8,6 +8,7 @@ a prefix in a bucket; writes are of this machine's.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -66,6 +67,17 @@ def read(
     if len(data) != size:
         raise error(f"{name} changed while it was read.")
     return data
+
+
+def digest(
+    folder: SealedFolder, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid
+) -> tuple[int, str]:
+    """Size of a file and its SHA-256 in hex, read in pieces; raises as `read`."""
+    sha256 = hashlib.sha256()
+    with open_regular(folder, name, limit, error) as (stream, size):
+        while piece := stream.read(1 << 20):
+            sha256.update(piece)
+    return size, sha256.hexdigest()
 
 
 def open_regular(

@@ -67,13 +67,23 @@ def replace(folder: Path, policy: bytes, keys: bytes) -> None:
     if policy == files.read(folder, POLICY_FILE, MAX_POLICY_BYTES):
         files.replace(folder, KEYS_FILE, keys)  # one rename: nothing to tie together
         return
+    files.replace(folder, PENDING_FILE, dump_pending(policy, keys))
+    finish(folder)
+
+
+def dump_pending(policy: bytes, keys: bytes) -> bytes:
+    """Bytes of rewrap.json."""
     pending = Pending(
         format="securetrain/rewrap/v1",
         policy=base64.b64encode(policy),
         keys=base64.b64encode(keys),
     )
-    files.replace(folder, PENDING_FILE, strict_json.dump(pending))
-    finish(folder)
+    return strict_json.dump(pending)
+
+
+def parse_pending(data: bytes) -> Pending:
+    """Parse rewrap.json; raises ManifestInvalid."""
+    return strict_json.parse(Pending, data, name=PENDING_FILE, limit=MAX_PENDING_BYTES)
 
 
 def finish(folder: Path) -> bool:
@@ -130,4 +140,4 @@ def _pending(folder: SealedFolder) -> Pending | None:
         if not _exists(folder):  # it was finished this moment
             return None
         raise
-    return strict_json.parse(Pending, data, name=PENDING_FILE, limit=MAX_PENDING_BYTES)
+    return parse_pending(data)

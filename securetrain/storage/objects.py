@@ -22,6 +22,10 @@ class StoredObject:
     name: str
     size: int
     etag: str
+    sha256: str | None = None
+    """Hex digest that its uploader noted beside it, if so; only `stat` knows it."""
+    opaque: bool = False
+    """True if the tag says nothing of the content, as under a key of the server's own."""
 
 
 Progress = Callable[[int], None]
@@ -69,8 +73,17 @@ class ObjectStore(Protocol):
         """Write an object; it appears whole."""
         ...
 
-    def write_file(self, name: str, path: Path, progress: Progress | None = None) -> None:
-        """Write an object from a file, in parts if it is large; it appears whole."""
+    def write_file(
+        self, name: str, path: Path, progress: Progress | None = None, *, sha256: str | None = None
+    ) -> None:
+        """Write an object from a file, in parts if it is large; it appears whole.
+
+        With `sha256`, the hex digest of the file, it is noted beside the object.
+        """
+        ...
+
+    def etag_of(self, path: Path) -> str:
+        """The tag, of MD5, that `write_file` of a file leads to where tags are not opaque."""
         ...
 
     def create(self, name: str, data: bytes) -> bool:

@@ -24,7 +24,7 @@ from fsspec.callbacks import Callback
 
 from securetrain.api.gateway import ObjectStorage
 from securetrain.errors import IntegrityError, ManifestInvalid, StorageMisconfigured
-from securetrain.storage import answers
+from securetrain.storage import answers, tags
 from securetrain.storage.credentials import Credentials
 from securetrain.storage.objects import Progress, StoredObject
 from securetrain.storage.uri import StorageUri
@@ -49,6 +49,8 @@ MAX_PARTS: Final = 10_000
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 10.0
 CONTENT_TYPE: Final = "application/octet-stream"
+DIGEST: Final = "sha256"
+"""Name of the metadata in which an uploader notes an object's digest."""
 
 
 class _Client(AIOHTTPSession):  # type: ignore[misc]
@@ -127,7 +129,10 @@ class S3Store:
     def stat(self, name: str) -> StoredObject | None:
         """An object's size and tag; None if there is none of that name."""
         head = self._ask("read", name, "head_object", self._place(name), unless=answers.MISSING)
-        return None if head is None else StoredObject(name, head["ContentLength"], head["ETag"])
+        if head is None:
+            return None
+        noted = (head.get("Metadata") or {}).get(DIGEST)
+        return StoredObject(name, head["ContentLength"], head["ETag"], noted, tags.is_opaque(head))
 
     def has(self, name: str) -> bool:
         """True if there is an object of that name."""
@@ -173,9 +178,11 @@ class S3Store:
             ),
         )
 
-    def write_file(self, name: str, path: Path, progress: Progress | None = None) -> None:
+    def write_file(
+        self, name: str, path: Path, progress: Progress | None = None, *, sha256: str | None = None
+    ) -> None:
         """Write an object from a file, in parts if it is large; it appears whole."""
-        part = max(PART, -(-path.stat().st_size // MAX_PARTS))
+        part = _part_size(path)
         self._try(
             "write",
             name,
@@ -186,8 +193,13 @@ class S3Store:
                 chunksize=part,
                 max_concurrency=PARALLEL,
                 ContentType=CONTENT_TYPE,
+                Metadata={} if sha256 is None else {DIGEST: sha256},
             ),
         )
+
+    def etag_of(self, path: Path) -> str:
+        """The tag, of MD5, that `write_file` of a file leads to where tags are not opaque."""
+        return tags.of_file(path, _part_size(path))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object unless there is one of that name; False if there is."""
@@ -267,6 +279,10 @@ class S3Store:
                 raise error
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _part_size(path: Path) -> int:
+    return max(PART, -(-path.stat().st_size // MAX_PARTS))
 
 
 class _Pieces(io.RawIOBase):
