@@ -53,7 +53,7 @@ def _images(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    preparation.prepare()
+    preparation.prepare(tests=True)
     return 0
 
 

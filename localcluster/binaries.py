@@ -1,4 +1,4 @@
-"""Kubernetes, etcd, CoreDNS and Helm, compiled once from Go modules that go.sum pins."""
+"""Kubernetes, etcd, CoreDNS, Helm and an S3 server, compiled once from pinned Go modules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from localcluster import cache
@@ -39,6 +40,9 @@ _INSTALLED = {
 }
 """Built each from its own go.mod: their requirements do not go together."""
 
+_VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+"""The S3 server (Apache-2.0). Only tests need it, so it lies in a folder of its own."""
+
 _MODULE = Path(__file__).parent
 _OLDEST_GO = (1, 26)
 
@@ -65,6 +69,21 @@ def ensure() -> Path:
     return target
 
 
+def versitygw() -> Path:
+    """The S3 server's program, compiled first if it is not there: a minute or two on 2 cores.
+
+    Raises:
+        ClusterError: as `ensure`.
+    """
+    target = cache.root() / "bin" / cache.key(_VERSITYGW)
+    if not target.exists():
+        _require_go()
+        with cache.building(target) as empty:
+            if empty is not None:
+                _install({"versitygw": _VERSITYGW}, empty, Progress(1))
+    return target / "versitygw"
+
+
 def _build(target: Path) -> None:
     progress = Progress(len(_PINNED) + len(_INSTALLED))
     for name, package in _PINNED.items():
@@ -72,10 +91,14 @@ def _build(target: Path) -> None:
             output = str(target / name)
             flags = ["-trimpath", "-ldflags", _LDFLAGS, "-o", output]
             _go(["build", *flags, package], GOFLAGS="-mod=readonly")
-    for name, package in _INSTALLED.items():
+    _install(_INSTALLED, target, progress)
+    progress.finish(f"programs are in {target.parent}")
+
+
+def _install(packages: Mapping[str, str], target: Path, progress: Progress) -> None:
+    for name, package in packages.items():
         with progress.step(f"compiling {name} (once for this machine)"):
             _go(["install", "-trimpath", "-ldflags", "-s -w", package], GOBIN=str(target))
-    progress.finish(f"programs are in {target.parent}")
 
 
 def _go(arguments: list[str], **variables: str) -> None:

@@ -6,9 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -32,6 +32,7 @@ class Platform:
         work: folder for values and volumes.
         quiet: whether long steps keep their progress to themselves.
         vaults: addresses by name of more Vault connections, besides `default`.
+        storages: storage connections, as in the chart's values.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Platform:
         *,
         quiet: bool = False,
         vaults: Mapping[str, str] | None = None,
+        storages: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.cluster = cluster
         self._vaults = {"default": cluster.openbao_address_for_pods, **(vaults or {})}
+        self._storages = [dict(storage) for storage in storages]
         self.work = work.absolute()
         self.images: Mapping[str, str] = images.load(cluster.node.containerd, quiet=quiet)
 
@@ -115,6 +118,7 @@ class Platform:
             "clusterName": "local",
             "image": dict(self.images),
             "vault": {"connections": connections},
+            "storage": {"connections": self._storages},
             "settings": {"resyncSeconds": 5},
         }
         path = self.work / "values.yaml"

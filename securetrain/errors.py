@@ -7,6 +7,7 @@
     │   ├── KeyRevoked              the owner of the KEK revoked the wrapped key
     │   ├── NotOurPod               the caller is not the pod that was launched
     │   ├── AlreadyGranted          this pod has had its keys
+    │   ├── StorageDenied           the object store answered 401 or 403
     │   ├── VaultDenied             Vault answered 403
     │   ├── VaultClockSkew          Vault's clock and that of the login token's issuer do not agree
     │   └── ClusterDenied           the API server refused the caller
@@ -16,6 +17,7 @@
     │   ├── GatewayUnavailable
     │   ├── GrantLost               a wrapping token that cannot be spent any more
     │   ├── ClusterUnavailable      the API server is away or overloaded
+    │   ├── StorageUnavailable      the object store is away, too slow, or not who it should be
     │   └── GuardMissing            the cluster's admission guards are not in place
     ├── IntegrityError         12   bytes are not what was sealed, signed or promised
     │   ├── ShardCorrupt
@@ -29,6 +31,7 @@
     │   ├── InvalidInput            names the field, the value and the fix
     │   ├── OutputExists
     │   ├── StorageFull             no room is left where something is to be written
+    │   ├── StorageMisconfigured    no such bucket, no credentials, or the server redirects
     │   ├── JobNotFound
     │   ├── VaultMisconfigured
     │   └── VaultRedirects          Vault sends its callers to another server
@@ -130,6 +133,12 @@ class AlreadyGranted(Refused):
     usual_fix = "start a new pod"
 
 
+class StorageDenied(Refused):
+    """The object store does not let the caller do it."""
+
+    usual_fix = "check the credentials and what the bucket's policy allows them"
+
+
 class VaultDenied(Refused):
     """Vault answered 403."""
 
@@ -197,6 +206,12 @@ class ClusterUnavailable(TryAgain):
     """The API server cannot be reached or is overloaded."""
 
     usual_fix = "check that the API server is up and can be reached; then try again"
+
+
+class StorageUnavailable(TryAgain):
+    """The object store cannot be reached, does not prove who it is, or answers 429 or 5xx."""
+
+    usual_fix = "check that the object store is up and can be reached; then try again"
 
 
 class GuardMissing(TryAgain):
@@ -289,6 +304,12 @@ class StorageFull(BadConfiguration):
     """No room is left where something is to be written."""
 
     usual_fix = "make room on the volume, or use a larger one, and run it again"
+
+
+class StorageMisconfigured(BadConfiguration):
+    """A bucket, its credentials or the connection to it is missing or wrong."""
+
+    usual_fix = "correct the storage connection, its Secret, or the address"
 
 
 class JobNotFound(BadConfiguration):

@@ -1,6 +1,6 @@
-"""Real servers for the tests: one OpenBao and one Kubernetes control plane per session.
+"""Real servers for the tests: one OpenBao, one Kubernetes control plane, one S3 server per session.
 
-Both listen on loopback, live in temporary folders, need neither root nor a node, and die with the
+All listen on loopback, live in temporary folders, need neither root nor a node, and die with the
 test run. They are made on first use, so unit tests do not pay for them.
 """
 
@@ -13,6 +13,8 @@ import pytest
 from localcluster.control_plane import ControlPlane
 from localcluster.kubectl import Kubectl
 from localcluster.openbao import OpenBao
+from localcluster.versitygw import VersityGateway
+from support.s3_server import S3Server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,3 +65,14 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 def kubectl(control_plane: ControlPlane) -> Kubectl:
     """kubectl as the administrator of `control_plane`."""
     return control_plane.kubectl
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A fresh S3 server: `.endpoint`, `.ca_pem`, `.access_key`, `.secret_key`, `.bucket()`."""
+    server = VersityGateway(tmp_path_factory.mktemp("s3"), die_with_parent=True)
+    try:
+        server.start()
+        yield S3Server(server)
+    finally:
+        server.stop()

@@ -11,6 +11,7 @@ from securetrain.api.digest import canonical_sha256
 from securetrain.api.names import Purpose
 from securetrain.signing import dsse
 from securetrain.signing.head import head_statement
+from securetrain.storage.connection import StorageConnection
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator import kinds
 from securetrain_operator.build.account import service_account
@@ -18,7 +19,8 @@ from securetrain_operator.build.fidelity import differences
 from securetrain_operator.build.job import Launch, child_job
 from securetrain_operator.build.network import default_deny, network_policy
 from securetrain_operator.core import plan, transitions
-from securetrain_operator.core.decide import connection_of, signer
+from securetrain_operator.core.connections import connection_of, storages_of
+from securetrain_operator.core.decide import signer
 from securetrain_operator.core.observed import Observed
 from securetrain_operator.core.record import Change, ChildRecord, LaunchRecord
 from securetrain_operator.errors import Conflict, LaunchAltered
@@ -59,7 +61,8 @@ class Actor:
                 await self._ensure_network_policy(default_deny(namespace))
             case plan.EnsureNetworkPolicy():
                 connection = self._connection(observed)
-                wanted = network_policy(observed.job.ref, self._settings, connection)
+                storages = self._storages(observed)
+                wanted = network_policy(observed.job.ref, self._settings, connection, storages)
                 await self._ensure_network_policy(wanted)
             case plan.LaunchJob():
                 await self._launch(action.purpose, observed)
@@ -169,6 +172,7 @@ class Actor:
             record=record,
             settings=self._settings,
             connection=self._connection(observed),
+            storages=self._storages(observed),
             gateway_ca=self._gateway_ca(),
         )
 
@@ -177,6 +181,13 @@ class Actor:
         found = connection_of(job.spec, self._settings, job.ref.namespace) if job.spec else None
         if found is None:
             raise Conflict(f"job {job.ref.name} has no Vault connection any more")
+        return found
+
+    def _storages(self, observed: Observed) -> tuple[StorageConnection, ...]:
+        job = observed.job
+        found = storages_of(job.spec, self._settings, job.ref.namespace) if job.spec else None
+        if found is None:
+            raise Conflict(f"job {job.ref.name} has no storage connection any more")
         return found
 
     async def _set_deadline(self, action: plan.SetDeadline, namespace: str) -> None:

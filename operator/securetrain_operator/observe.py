@@ -12,7 +12,7 @@ from securetrain.api import names
 from securetrain.api.names import Purpose
 from securetrain.errors import AuditBroken, SecuretrainError
 from securetrain_operator import kinds
-from securetrain_operator.core.decide import connection_of
+from securetrain_operator.core.connections import connection_of
 from securetrain_operator.core.observed import (
     Child,
     Job,

@@ -12,9 +12,11 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from securetrain import strict_yaml
 from securetrain.api.names import GATEWAY_PORT, HEALTH_PORT, Purpose
 from securetrain.api.types import IMAGE, MAX_GRANTS, SUBDOMAIN, Model, Name
+from securetrain.connections import Connection, NamespaceOrAll
 from securetrain.errors import InvalidInput
+from securetrain.storage.connection import StorageConnection
 from securetrain.validation import first_problem, parse_strictly
-from securetrain.vault.connection import NamespaceOrAll, VaultConnection
+from securetrain.vault.connection import VaultConnection
 
 Image = Annotated[str, Field(pattern=IMAGE, max_length=512)]
 Claim = Annotated[str, Field(pattern=rf"^\*$|{SUBDOMAIN}", max_length=253)]
@@ -64,6 +66,7 @@ class Settings(Model):
     """Namespaces to watch; none means all that carry the label securetrain.dev/jobs: enabled."""
     namespaces: dict[NamespaceOrAll, NamespaceRule] = {"*": NamespaceRule()}
     vault_connections: Annotated[tuple[VaultConnection, ...], Field(min_length=1)]
+    storage_connections: tuple[StorageConnection, ...] = ()
     peer_address_hidden: bool = False
     """The CNI hides the pods' addresses from the gateway: skip that check."""
     ignored_annotation_prefixes: tuple[str, ...] = ()
@@ -80,9 +83,9 @@ class Settings(Model):
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     resync_seconds: Annotated[int, Field(ge=5, le=3600)] = 30
 
-    @field_validator("vault_connections")
+    @field_validator("vault_connections", "storage_connections")
     @classmethod
-    def _named_apart(cls, found: tuple[VaultConnection, ...]) -> tuple[VaultConnection, ...]:
+    def _named_apart(cls, found: tuple[Connection, ...]) -> tuple[Connection, ...]:
         names = [connection.name for connection in found]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
@@ -99,6 +102,10 @@ class Settings(Model):
     def connection(self, name: str) -> VaultConnection | None:
         """The Vault connection of that name."""
         return next((c for c in self.vault_connections if c.name == name), None)
+
+    def storage(self, name: str) -> StorageConnection | None:
+        """The storage connection of that name."""
+        return next((c for c in self.storage_connections if c.name == name), None)
 
     def rule(self, namespace: str) -> NamespaceRule:
         """The rule that holds for a namespace."""
@@ -129,10 +136,13 @@ def load(path: Path) -> Settings:
 
 
 def _require_certificates(settings: Settings, fix: str) -> None:
-    for index, connection in enumerate(settings.vault_connections):
+    bundles = {f"vaultConnections.{i}.ca": c.ca for i, c in enumerate(settings.vault_connections)}
+    for index, storage in enumerate(settings.storage_connections):
+        if storage.ca is not None:
+            bundles[f"storageConnections.{index}.ca"] = storage.ca
+    for field, bundle in bundles.items():
         try:
-            x509.load_pem_x509_certificates(connection.ca.encode())
+            x509.load_pem_x509_certificates(bundle.encode())
         except ValueError:
-            field = f"vaultConnections.{index}.ca"
             told = "holds no certificate in PEM"
-            raise InvalidInput(field, connection.ca, told, fix=fix) from None
+            raise InvalidInput(field, bundle, told, fix=fix) from None

@@ -18,7 +18,10 @@ def add_rules(spec: Schema) -> None:
     """Add the rules to the schema of a job's spec."""
     fields = spec["properties"]
     spec[RULES] = [_immutable(), _apart()]
-    fields["output"][RULES] = [_rule("self.uri.matches('^pvc://[^/]+/.+')", types.NO_FOLDER)]
+    storage = _rule("self.uri.startsWith('s3://') == has(self.storageRef)", types.STORAGE_REF)
+    fields["datasets"]["items"][RULES] = [storage]
+    folder = _rule("self.uri.matches('^[a-z0-9]+://[^/]+/.+')", types.NO_FOLDER)
+    fields["output"][RULES] = [folder, storage]
     fields["model"][RULES] = _architectures()
     fields["model"]["properties"]["parameters"][RULES] = _parameters()
     certification, pod = fields["certification"]["properties"], fields["pod"]["properties"]

@@ -52,6 +52,19 @@ class Endpoint(Model):
     ca: str
 
 
+class ObjectStorage(Model):
+    """An S3 server as a pod is told of it: never a key, but the folder where kubelet put them."""
+
+    name: str
+    """Of the connection, for messages."""
+    endpoint: str
+    region: str
+    ca: str | None = None
+    """PEM bundle; the system's roots if absent."""
+    credentials: str
+    """Absolute path, in the pod, of the mounted Secret."""
+
+
 class FileDigest(Model):
     """One file of a model folder."""
 
@@ -67,14 +80,17 @@ class RunSpec(Model):
     job: JobRef
     dataset_name: str
     dataset_path: str
-    """Absolute path of the dataset's folder in the pod."""
+    """Absolute path of the dataset's folder in the pod, or, with `dataset_storage`, its address."""
+    dataset_storage: ObjectStorage | None = None
     dataset_digest: str | None = None
     """`sha256:…` of dataset.json, if the job pins it."""
     model: ModelSpec
     training: TrainingSpec
     gates: tuple[Gate, ...] = ()
     output_path: str
-    """Absolute path, in the pod, of the model's final folder; it appears complete or not at all."""
+    """Absolute path, in the pod, of the model's final folder, or, with `output_storage`, its
+    address; the model appears complete or not at all."""
+    output_storage: ObjectStorage | None = None
     replace_output: bool = False
     model_kek: KekName
     transit_mount: MountName

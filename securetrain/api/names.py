@@ -47,6 +47,7 @@ TOKEN_MOUNT: Final = "/var/run/secrets/securetrain"  # noqa: S105 a path, not a 
 TOKEN_FILE: Final = f"{TOKEN_MOUNT}/token"
 DATASET_MOUNT: Final = "/dataset"
 OUTPUT_MOUNT: Final = "/output"
+STORAGE_MOUNT: Final = "/var/run/secrets/securetrain-storage"
 CONTAINER: Final = "trainer"
 
 

@@ -46,7 +46,6 @@ QUALIFIED_NAME: Final = (
 QUANTITY: Final = r"^[0-9]{1,15}(\.[0-9]{1,9})?([num]|k|[MGTPE]|[KMGTPE]i)?$"
 OWN_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 """Names of a container's resources that have no domain."""
-MAX_FOLDER_NAME: Final = 200
 
 NOT_MEASURED: Final = f"a gate's metric must be one of {', '.join(METRICS)}"
 OUT_OF_RANGE: Final = f"bounds of {', '.join(SHARES)} lie between 0 and 1: 0.97, not 97"

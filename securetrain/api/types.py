@@ -23,15 +23,12 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from securetrain.api import rules
+from securetrain.storage.uri import MAX_URI, URI, StorageUri, parse_uri
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 JOB_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"^{_LABEL}(\.{_LABEL})*$"
-URI = (
-    rf"^pvc://{_LABEL}(\.{_LABEL})*"
-    rf"(/[A-Za-z0-9_=][A-Za-z0-9._=-]{{0,{rules.MAX_FOLDER_NAME - 1}}})*$"
-)
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 IMAGE = r"^[a-z0-9][a-zA-Z0-9./:_-]*@sha256:[0-9a-f]{64}$"
@@ -44,10 +41,13 @@ MAX_GRANTS: Final = 64
 
 NO_BOUND: Final = "a gate needs min or max"
 CROSSED_BOUNDS: Final = "a gate's min must not be above its max"
-NO_FOLDER: Final = "output.uri must name a folder of the claim, such as pvc://models/digits-v7"
+NO_FOLDER: Final = (
+    "output.uri must name a folder of its claim or bucket, such as pvc://models/digits-v7"
+)
+STORAGE_REF: Final = "an s3:// uri needs a storageRef, and no other uri may have one"
 OVERLAP: Final = "output.uri and a dataset's uri must not lie within one another"
 
-Uri = Annotated[str, Field(pattern=URI, max_length=512)]
+Uri = Annotated[str, Field(pattern=URI, max_length=MAX_URI)]
 Name = Annotated[str, Field(pattern=DNS_LABEL, max_length=63)]
 Digest = Annotated[str, Field(pattern=DIGEST, max_length=71)]
 KekName = Annotated[str, Field(pattern=KEK, max_length=63)]
@@ -79,14 +79,32 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+class StorageRef(Model):
+    """The name of a storage connection in the operator's settings."""
+
+    name: Name
+
+
 class DatasetRef(Model):
     """A sealed dataset that the job trains on."""
 
     name: Name
     uri: Uri
-    """Folder of dataset.json: pvc://<claim>/<path>."""
+    """Folder of dataset.json: pvc://<claim>/<path> or s3://<bucket>/<prefix>."""
+    storage_ref: StorageRef | None = None
+    """The storage connection of an s3:// uri."""
     digest: Digest | None = None
     """Pins dataset.json, which pins every shard."""
+
+    @model_validator(mode="after")
+    def _has_its_storage(self) -> Self:
+        _require_none(_storage_problem(self.uri, self.storage_ref))
+        return self
+
+    @property
+    def address(self) -> StorageUri:
+        """The uri, taken apart."""
+        return parse_uri(self.uri)
 
 
 class ModelSpec(Model):
@@ -192,7 +210,9 @@ class OutputSpec(Model):
     """Where the sealed model goes and which KEK protects its DEK."""
 
     uri: Uri
-    """Folder of the model: pvc://<claim>/<path>, at least one path segment."""
+    """Folder of the model: pvc://<claim>/<path> or s3://<bucket>/<prefix>."""
+    storage_ref: StorageRef | None = None
+    """The storage connection of an s3:// uri."""
     kek: KekName
     """Vault transit key, derived, that wraps the model's DEK."""
     if_exists: Literal["Fail", "Replace"] = "Fail"
@@ -201,9 +221,19 @@ class OutputSpec(Model):
     @field_validator("uri")
     @classmethod
     def _is_below_the_claim(cls, uri: str) -> str:
-        if "/" not in uri.removeprefix("pvc://"):
+        if not parse_uri(uri).path:
             raise ValueError(NO_FOLDER)
         return uri
+
+    @model_validator(mode="after")
+    def _has_its_storage(self) -> Self:
+        _require_none(_storage_problem(self.uri, self.storage_ref))
+        return self
+
+    @property
+    def address(self) -> StorageUri:
+        """The uri, taken apart."""
+        return parse_uri(self.uri)
 
 
 class Toleration(Model):
@@ -345,6 +375,10 @@ TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 def _require_none(problem: str) -> None:
     if problem:
         raise ValueError(problem)
+
+
+def _storage_problem(uri: str, ref: StorageRef | None) -> str:
+    return "" if uri.startswith("s3://") == (ref is not None) else STORAGE_REF
 
 
 def _require_unique(key: str, values: Iterable[str]) -> None:

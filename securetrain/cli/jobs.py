@@ -37,11 +37,19 @@ def register(app: typer.Typer) -> None:
 
 
 def new_job(
-    dataset: Annotated[str, typer.Option(help="Where the sealed dataset is: pvc://CLAIM/PATH.")],
-    output_uri: Annotated[str, typer.Option(help="Where the model goes: pvc://CLAIM/PATH.")],
+    dataset: Annotated[
+        str,
+        typer.Option(help="Where the sealed dataset is: pvc://CLAIM/PATH or s3://BUCKET/PREFIX."),
+    ],
+    output_uri: Annotated[
+        str, typer.Option(help="Where the model goes: pvc://CLAIM/PATH or s3://BUCKET/PREFIX.")
+    ],
     kek: Annotated[str, typer.Option(help="Transit key for the model.")],
     name: Annotated[str, typer.Option(help="Name of the run.")],
     namespace: NamespaceOption = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Storage connection of the s3:// addresses.")
+    ] = None,
     digest: Annotated[str | None, typer.Option(help="Pin the dataset: sha256:…")] = None,
     architecture: Annotated[str, typer.Option(help="cnn or mlp.")] = "cnn",
     epochs: Annotated[int, typer.Option(min=1)] = 5,
@@ -53,6 +61,7 @@ def new_job(
         name=name,
         namespace=namespace,
         dataset=dataset,
+        storage=storage,
         digest=digest,
         architecture=architecture,
         epochs=epochs,

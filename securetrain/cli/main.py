@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 import securetrain
-from securetrain.cli import admin, audit, data, jobs, models, render, rewrap
+from securetrain.cli import admin, audit, data, jobs, models, render, rewrap, transfer
 from securetrain.cli.groups import new_app
 from securetrain.errors import ExitCode, SecuretrainError
 
@@ -44,7 +44,7 @@ def _frame(
     """Train TensorFlow models on data that stays encrypted."""
 
 
-for module in (data, rewrap, jobs, models, audit, admin):
+for module in (data, transfer, rewrap, jobs, models, audit, admin):
     module.register(app)
 app.add_typer(new_app)
 

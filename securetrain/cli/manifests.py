@@ -103,6 +103,7 @@ def new_job(
     name: str,
     namespace: str | None,
     dataset: str,
+    storage: str | None,
     digest: str | None,
     architecture: str,
     epochs: int,
@@ -110,23 +111,31 @@ def new_job(
     output: str,
     kek: str,
 ) -> dict[str, Any]:
-    """A job that is ready to submit."""
+    """A job that is ready to submit; `storage` is the connection of its s3:// addresses."""
+    if storage and not any(uri.startswith("s3://") for uri in (dataset, output)):
+        fix = "leave it away, or give an s3:// address"
+        raise InvalidInput("--storage", storage, "is needed by neither address", fix=fix)
     spec: Mapping[str, Any] = {
         "datasets": [
             {
                 "name": dataset.rstrip("/").rpartition("/")[2],
                 "uri": dataset,
+                **_storage_of(dataset, storage),
                 **({"digest": digest} if digest else {}),
             }
         ],
         "model": {"architecture": architecture},
         "training": {"epochs": epochs},
         "certification": {"gates": [gate.to_wire() for gate in gates]},
-        "output": {"uri": output, "kek": kek},
+        "output": {"uri": output, **_storage_of(output, storage), "kek": kek},
     }
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     return check_job(manifest)
+
+
+def _storage_of(uri: str, storage: str | None) -> dict[str, Any]:
+    return {"storageRef": {"name": storage}} if storage and uri.startswith("s3://") else {}
 
 
 def dump(manifest: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 from rich.console import Console, RenderableType
@@ -31,6 +31,14 @@ class Output(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class Advance(Protocol):
+    """Sets how much is done, a note, such as a throughput, and perhaps of how much."""
+
+    def __call__(self, done: int, note: str, of: int | None = None) -> None:
+        """Move the bar."""
+        ...
 
 
 OutputOption = Annotated[
@@ -72,11 +80,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, output: Output) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(label: str, total: int, output: Output) -> Iterator[Advance]:
     """A progress bar on standard error while the block runs; nothing where that is no terminal.
 
     Yields:
-        A function that sets how much is done and a note, such as a throughput.
+        What tells how far it has come.
     """
     shown = output is Output.TEXT and sys.stderr.isatty()
     bar = Progress(
@@ -91,7 +99,7 @@ def progress_bar(label: str, total: int, output: Output) -> Iterator[Callable[[i
     )
     with bar:
         task = bar.add_task(label, total=total, note="")
-        yield lambda done, note: bar.update(task, completed=done, note=note)
+        yield lambda done, note, of=None: bar.update(task, completed=done, note=note, total=of)
 
 
 def error(problem: SecuretrainError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,17 @@ from typing import Annotated, Any, Final
 import typer
 
 from securetrain.cli import feature_view, policies, render
+from securetrain.cli.depots import ImageOption, Reach
+from securetrain.cli.destination import Destination
+from securetrain.cli.jobs import ContextOption, NamespaceOption
 from securetrain.cli.render import Output, OutputOption
+from securetrain.cli.storage_env import (
+    CaOption,
+    EndpointOption,
+    ProfileOption,
+    RegionOption,
+    S3Options,
+)
 from securetrain.cli.vault_env import client_from_env
 from securetrain.errors import InvalidInput, UsageError
 from securetrain.sealed import writer
@@ -36,7 +46,19 @@ Src = Annotated[
         "or a folder with a folder of PNG or JPEG files for each class."
     ),
 ]
-Dest = Annotated[str, typer.Argument(help="The folder to make; it must not exist.")]
+Dest = Annotated[
+    str,
+    typer.Argument(
+        help="The folder to make, which must not exist; or s3://BUCKET/PREFIX or pvc://CLAIM/PATH."
+    ),
+]
+Staging = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for the sealed copy before it is sent to a URI, and kept afterwards; "
+        "default: NAME.sealed here."
+    ),
+]
 Kek = Annotated[str, typer.Option(help="Transit key that wraps the data keys.")]
 Policy = Annotated[Path | None, typer.Option(help="The usage policy, JSON or YAML.")]
 Kind = Annotated[
@@ -111,9 +133,19 @@ def seal(
     shard_size: ShardSize = 16,
     transit_mount: TransitMount = "transit",
     dry_run: DryRun = False,
+    staging: Staging = None,
+    endpoint: EndpointOption = None,
+    ca: CaOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+    image: ImageOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Encrypt a dataset into a folder, one data key per split, wrapped by Vault.
+
+    For a URI the folder is sent on, as by `upload`: only ciphertext leaves this machine.
 
     Features, classes and splits are found by reading SRC, and shown before anything is written.
     Names of features, classes and categories stand in clear in the sealed dataset.
@@ -143,10 +175,15 @@ def seal(
         fractions=task.fractions,
         shard_bytes=shard_size * MIB,
     )
-    _seal(task, _local(dest), options)
+    reach = Reach(S3Options(endpoint, ca, region, profile), namespace, context, image)
+    destination = Destination.parse(dest, staging, reach)
+    destination.check()
+    told = _seal(task, destination, options)
+    destination.send_on(output, told)
 
 
-def _seal(task: _Task, folder: Path, options: writer.SealOptions) -> None:
+def _seal(task: _Task, destination: Destination, options: writer.SealOptions) -> Mapping[str, Any]:
+    folder = destination.folder
     with client_from_env() as client:
         custodian = Custodian(client, options.transit_mount, options.kek)
         custodian.require()  # before the work, not after it
@@ -163,7 +200,7 @@ def _seal(task: _Task, folder: Path, options: writer.SealOptions) -> None:
                     custodian,
                     lambda done: advance(done.records, _rate(done.bytes, started)),
                 )
-            _show_sealed(task, kind, plan, sealed, time.monotonic() - started)
+            return _show_sealed(task, kind, plan, sealed, time.monotonic() - started, destination)
 
 
 def _show_only(task: _Task) -> None:
@@ -215,8 +252,13 @@ def _data_value(plan: Plan) -> dict[str, Any]:
 
 
 def _show_sealed(
-    task: _Task, kind: SourceKind, plan: Plan, sealed: writer.Sealed, seconds: float
-) -> None:
+    task: _Task,
+    kind: SourceKind,
+    plan: Plan,
+    sealed: writer.Sealed,
+    seconds: float,
+    destination: Destination,
+) -> Mapping[str, Any]:
     shards = sum(info.shards for info in sealed.manifest.splits.values())
     value = {
         "folder": str(sealed.folder),
@@ -228,24 +270,10 @@ def _show_sealed(
         **_data_value(plan),
     }
     rate = f"{sealed.bytes / MIB / max(seconds, 1e-3):.0f} MiB/s"
-    rows = [
-        ("sealed", f"{shards} shards · {rate} · sha256:{sealed.sha256}"),
-        ("next", f"copy {sealed.folder} into a claim, say `datasets`, then"),
-        ("", f"securetrain new job --dataset pvc://datasets/{sealed.folder.name} > job.yaml"),
-    ]
-    render.emit(task.output, value, render.fields(rows))
-
-
-def _local(destination: str) -> Path:
-    """The destination as a local folder; raises InvalidInput for a URI."""
-    if "://" in destination:
-        raise InvalidInput(
-            "DEST",
-            destination,
-            "is not a local folder",
-            fix="seal into a folder and copy it into the claim",
-        )
-    return Path(destination)
+    rows = [("sealed", f"{shards} shards · {rate} · sha256:{sealed.sha256}")]
+    if task.output is Output.TEXT or destination.uri is None:
+        render.emit(task.output, value, render.fields(rows + destination.next_steps()))
+    return value
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from cryptography.hazmat.primitives import hashes
@@ -32,6 +31,7 @@ from securetrain.sealed.features import MAX_RECORD_VALUES as MAX_RECORD_VALUES
 from securetrain.sealed.features import Feature as Feature
 from securetrain.sealed.features import Features as Features
 from securetrain.sealed.features import Task as Task
+from securetrain.sealed.files import SealedFolder
 from securetrain.sealed.pair import KEYS_FILE as KEYS_FILE
 from securetrain.sealed.pair import MAX_KEYS_BYTES as MAX_KEYS_BYTES
 from securetrain.sealed.pair import POLICY_FILE as POLICY_FILE
@@ -128,7 +128,7 @@ class KeyRing(Model):
 class SealedDataset:
     """A dataset's description as read once from its folder: what is hashed is what is used."""
 
-    folder: Path
+    folder: SealedFolder
     manifest: Manifest
     manifest_bytes: bytes
     manifest_sha256: str
@@ -213,11 +213,12 @@ def parse_index(data: bytes, info: SplitInfo, split: Split) -> tuple[ShardEntry,
     return entries
 
 
-def load_dataset(folder: Path) -> SealedDataset:
+def load_dataset(folder: SealedFolder) -> SealedDataset:
     """Read a dataset's description; shards are not opened.
 
     Raises:
         ManifestInvalid: a file is missing, is a link, is too long, or is not what it should be.
+        SecuretrainError: whatever a folder elsewhere says.
     """
     manifest_bytes = files.read(folder, DATASET_FILE, MAX_MANIFEST_BYTES)
     manifest = parse_manifest(manifest_bytes)

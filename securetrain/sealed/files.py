@@ -1,19 +1,21 @@
 """Reads and writes of sealed folders: bounded, link-free reads; durable writes.
 
 Whoever may write to the storage must not be able to send a read elsewhere with a link, or to fill
-the reader's memory.
+the reader's memory. Reads are of a folder of this machine or of one that reads for itself, such as
+a prefix in a bucket; writes are of this machine's.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from securetrain.errors import BadConfiguration, IntegrityError, ManifestInvalid
 
@@ -23,13 +25,35 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class RemoteFolder(Protocol):
+    """A sealed folder elsewhere; see `securetrain.storage.objects.ObjectStore`."""
+
+    def open(
+        self, name: str, limit: int, error: type[IntegrityError]
+    ) -> AbstractContextManager[tuple[BinaryIO, int]]:
+        """As `open_regular`."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """As `exists`."""
+        ...
+
+
+SealedFolder = Path | RemoteFolder
+
+
+def exists(folder: SealedFolder, name: str) -> bool:
+    """True if anything, be it a link to nowhere, has this name."""
+    return os.path.lexists(folder / name) if isinstance(folder, Path) else folder.has(name)
+
+
 def read(
-    folder: Path, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid
+    folder: SealedFolder, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid
 ) -> bytes:
     """Content of a file of a sealed folder, read once.
 
     Args:
-        folder: the sealed folder; may itself be reached by a link.
+        folder: the sealed folder; one of this machine may itself be reached by a link.
         name: relative path as the format defines it.
         limit: most bytes that the file may have.
         error: class of what is raised.
@@ -37,6 +61,7 @@ def read(
     Raises:
         IntegrityError: of class `error`: missing, a link, not a regular file, or too long.
         BadConfiguration: the system does not let us read it.
+        SecuretrainError: whatever a folder elsewhere says.
     """
     with open_regular(folder, name, limit, error) as (stream, size):
         data = stream.read(limit + 1)
@@ -45,18 +70,37 @@ def read(
     return data
 
 
-@contextmanager
+def digest(
+    folder: SealedFolder, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid
+) -> tuple[int, str]:
+    """Size of a file and its SHA-256 in hex, read in pieces; raises as `read`."""
+    sha256 = hashlib.sha256()
+    with open_regular(folder, name, limit, error) as (stream, size):
+        while piece := stream.read(1 << 20):
+            sha256.update(piece)
+    return size, sha256.hexdigest()
+
+
 def open_regular(
-    folder: Path, name: str, limit: int, error: type[IntegrityError]
-) -> Iterator[tuple[BinaryIO, int]]:
+    folder: SealedFolder, name: str, limit: int, error: type[IntegrityError]
+) -> AbstractContextManager[tuple[BinaryIO, int]]:
     """Open a regular file for reading without following a link below `folder`.
 
     Yields:
         The stream and the file's size in bytes.
 
     Raises:
-        IntegrityError, BadConfiguration: as `read`.
+        IntegrityError, BadConfiguration, SecuretrainError: as `read`.
     """
+    if isinstance(folder, Path):
+        return _open_local(folder, name, limit, error)
+    return folder.open(name, limit, error)
+
+
+@contextmanager
+def _open_local(
+    folder: Path, name: str, limit: int, error: type[IntegrityError]
+) -> Iterator[tuple[BinaryIO, int]]:
     try:
         file = _open_below(folder, name)
     except OSError as failure:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from securetrain.api.gateway import MAX_POLICY_BYTES, Sha256
 from securetrain.api.types import Model
 from securetrain.errors import BadConfiguration, ManifestInvalid
 from securetrain.sealed import files, strict_json
+from securetrain.sealed.files import SealedFolder
 
 POLICY_FILE: Final = "policy.json"
 KEYS_FILE: Final = "keys.json"
@@ -82,7 +82,7 @@ def _digest(policy: str, keys: str) -> str:
     return sha256_hex(f"{policy}\n{keys}".encode())
 
 
-def read(folder: Path) -> tuple[bytes, bytes]:
+def read(folder: SealedFolder) -> tuple[bytes, bytes]:
     """Bytes of policy.json and keys.json that belong together.
 
     Raises:
@@ -108,8 +108,18 @@ def replace(folder: Path, policy: bytes, keys: bytes) -> None:
     if policy == files.read(folder, POLICY_FILE, MAX_POLICY_BYTES):
         files.replace(folder, KEYS_FILE, keys)  # one rename: nothing to tie together
         return
-    files.replace(folder, PENDING_FILE, strict_json.dump(Pending.of(policy, keys)))
+    files.replace(folder, PENDING_FILE, dump_pending(policy, keys))
     finish(folder)
+
+
+def dump_pending(policy: bytes, keys: bytes) -> bytes:
+    """Bytes of rewrap.json."""
+    return strict_json.dump(Pending.of(policy, keys))
+
+
+def parse_pending(data: bytes) -> Pending:
+    """Parse rewrap.json; raises ManifestInvalid."""
+    return strict_json.parse(Pending, data, name=PENDING_FILE, limit=MAX_PENDING_BYTES)
 
 
 def finish(folder: Path) -> bool:
@@ -153,11 +163,11 @@ def alone(folder: Path, name: str) -> Iterator[None]:
             yield
 
 
-def _exists(folder: Path) -> bool:
-    return os.path.lexists(folder / PENDING_FILE)
+def _exists(folder: SealedFolder) -> bool:
+    return files.exists(folder, PENDING_FILE)
 
 
-def _pending(folder: Path) -> Pending | None:
+def _pending(folder: SealedFolder) -> Pending | None:
     if not _exists(folder):
         return None
     try:
@@ -166,4 +176,4 @@ def _pending(folder: Path) -> Pending | None:
         if not _exists(folder):  # it was finished this moment
             return None
         raise
-    return strict_json.parse(Pending, data, name=PENDING_FILE, limit=MAX_PENDING_BYTES)
+    return parse_pending(data)

@@ -103,7 +103,7 @@ def key_place(sealed: SealedDataset) -> KeyPlace:
     if len(places) != 1:
         raise ManifestInvalid(f"{KEYS_FILE} names more than one KEK.")
     ((mount, kek),) = places
-    return KeyPlace(mount, kek, max(map(_version, sealed.keys.values())))
+    return KeyPlace(mount, kek, max(map(key_version, sealed.keys.values())))
 
 
 def open_keys(sealed: SealedDataset, kek: Opener) -> dict[Split, Secret]:
@@ -130,7 +130,7 @@ def settled(sealed: SealedDataset, versions: Versions, policy: bytes) -> bool:
     the same command after a crash, or once more, costs no version and hurts no copy. Version 1 is
     never a re-wrap's.
     """
-    versions_used = set(map(_version, sealed.keys.values()))
+    versions_used = set(map(key_version, sealed.keys.values()))
     return (
         policy == sealed.policy_bytes and versions_used == {versions.latest} and versions.latest > 1
     )
@@ -199,11 +199,12 @@ def _wrap_again(
         bound_to = dek_associated_data(split, sealed.manifest_sha256, policy_sha256)
         wrapped = target.wrap(dek, bound_to, version=version)
         keys[split] = WrappedDek(mount=mount, kek=name, wrapped=wrapped)
-        if _version(keys[split]) != version or target.unwrap(wrapped, bound_to) != dek:
+        if key_version(keys[split]) != version or target.unwrap(wrapped, bound_to) != dek:
             raise WrongKey(f"Vault did not wrap the key of split {split} as it was asked to.")
     pair.replace(folder, policy, dump_keys(keys))
     return version
 
 
-def _version(key: WrappedDek) -> int:
+def key_version(key: WrappedDek) -> int:
+    """The KEK's version that wrapped a key."""
     return int(key.wrapped.split(":")[1].removeprefix("v"))

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from securetrain.errors import BadConfiguration, OutputExists
@@ -64,6 +64,37 @@ def staged(destination: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextmanager
+def resumed(destination: Path) -> Iterator[Path]:
+    """A folder that becomes `destination` on leaving; on an error it stays, to go on from.
+
+    Raises:
+        OutputExists: there is something at the destination, before or after.
+        BadConfiguration: the system does not let us write, or somebody else is at it.
+    """
+    check_free(destination)
+    staging = destination.parent / f".{destination.name}.download"
+    with writing(destination):
+        (staging / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = _alone(staging)
+        try:
+            yield staging
+            _remove_empty(staging / SHARD_FOLDER)  # a model has none
+            files.sync_folder(staging)
+            check_free(destination)
+            staging.rename(destination)
+            files.sync_folder(destination.parent)
+        finally:
+            _remove_empty(staging / SHARD_FOLDER)
+            _remove_empty(staging)  # there is nothing to go on from
+            os.close(lock)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _clear_abandoned(destination: Path) -> None:
     """Remove what a seal to the same place left when it was killed: nobody has its keys."""
     for staging in destination.parent.glob(f".{_literal(destination.name)}.????????.partial"):
@@ -73,6 +104,16 @@ def _clear_abandoned(destination: Path) -> None:
             continue  # its writer lives, or it is no folder
         shutil.rmtree(staging, ignore_errors=True)
         os.close(lock)
+
+
+def _alone(folder: Path) -> int:
+    """`_locked`, or an error for people."""
+    try:
+        return _locked(folder)
+    except BlockingIOError:
+        raise BadConfiguration(
+            f"{folder} is being written by another download.", fix="wait until it has ended"
+        ) from None
 
 
 def _locked(folder: Path) -> int:

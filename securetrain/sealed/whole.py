@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final
 
 from securetrain.api.names import (
@@ -16,6 +15,7 @@ from securetrain.api.names import (
 from securetrain.errors import IntegrityError, ModelCorrupt, ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, SealedDataset
+from securetrain.sealed.files import SealedFolder
 from securetrain.sealed.model import MAX_WEIGHTS_BYTES, ModelManifest
 from securetrain.sealed.streaming import verify_stream
 from securetrain.secret import Secret
@@ -73,7 +73,7 @@ def check_shards(
 
 
 def check_weights(
-    folder: Path,
+    folder: SealedFolder,
     manifest: ModelManifest,
     *,
     deep: bool,
@@ -90,7 +90,7 @@ def check_weights(
 
 
 def _check(
-    folder: Path, expected: _Expected, deep: bool, dek: Secret | None, on_bytes: OnBytes
+    folder: SealedFolder, expected: _Expected, deep: bool, dek: Secret | None, on_bytes: OnBytes
 ) -> None:
     path, error = expected.path, expected.error
     with files.open_regular(folder, path, expected.limit, error) as (stream, found):

@@ -15,15 +15,17 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 
 import pytest
 
-from localcluster import images
+from localcluster import images, network
 from localcluster.cluster import Cluster
 from localcluster.platform import ROOT, Platform
+from localcluster.versitygw import VersityGateway
 from localcluster.volumes import make_claim
-from support import leak, node, outcomes, sealing
+from support import leak, node, on_storage, outcomes, sealing
 from support.api import eventually
 from support.echoing_vault import EchoingVault
 from support.raw_audit import RawAudit, raw_audit
 from support.reaper import Reaper
+from support.s3_server import S3Server
 from support.unguarded import without_guard
 from support.witness import Witness
 
@@ -82,11 +84,23 @@ def echo(cluster: Cluster) -> Iterator[EchoingVault]:
 
 
 @pytest.fixture(scope="session")
+def s3(cluster: Cluster) -> Iterator[S3Server]:
+    """An S3 server that pods can reach."""
+    server = VersityGateway(cluster.state / "s3", listen=("127.0.0.1", network.HOST))
+    try:
+        server.start()
+        yield S3Server(server)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
 def platform(
-    cluster: Cluster, witness: Witness, vault_secrets: RawAudit, echo: EchoingVault
+    cluster: Cluster, witness: Witness, vault_secrets: RawAudit, echo: EchoingVault, s3: S3Server
 ) -> Platform:
     """The operator, installed, and a namespace for jobs."""
-    platform = Platform(cluster, WORK, vaults={outcomes.ECHOING: echo.address})
+    vaults, storages = {outcomes.ECHOING: echo.address}, on_storage.connections(s3)
+    platform = Platform(cluster, WORK, vaults=vaults, storages=storages)
     platform.remove_namespaces("thief", leak.NAMESPACE, NAMESPACE)
     platform.set_vault_up(NAMESPACE)
     platform.install()
@@ -130,7 +144,11 @@ def tiny_volume(platform: Platform) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def submitted(
-    platform: Platform, dataset: Path, victim: node.RunningPod, tiny_volume: Path
+    platform: Platform,
+    dataset: Path,
+    victim: node.RunningPod,
+    tiny_volume: Path,
+    s3: S3Server,
 ) -> Iterator[Reaper]:
     """Everything at once: jobs that fail, a second victim, and three jobs that are struck."""
     prey = {
@@ -149,6 +167,7 @@ def submitted(
         sealing.manifest(NAMESPACE, "left-alone", dataset.name, pod=sealing.IDLE),
     )
     outcomes.submit(platform, dataset)
+    on_storage.submit(platform, dataset, s3)
     yield reaper
     reaper.stop()
 

@@ -8,8 +8,19 @@ import pytest
 
 from localcluster.platform import Platform
 from securetrain.errors import ExitCode
-from support import node
-from support.outcomes import NAMESPACE, PRECIOUS, corrupt_shard, failure, watch
+from securetrain.signing.verify import verify_model
+from support import node, on_storage
+from support.outcomes import (
+    NAMESPACE,
+    PRECIOUS,
+    corrupt_shard,
+    failure,
+    signing_key,
+    watch,
+)
+from support.s3_server import S3Server
+
+TRAIN_OF_BUCKET = "securetrain.dev/job=bucket,securetrain.dev/purpose=train"
 
 pytestmark = pytest.mark.usefixtures("submitted")
 
@@ -77,6 +88,35 @@ def test_a_vault_error_that_quotes_keys_ends_a_job_with_our_own_words(platform: 
     assert code == ExitCode.CONFIGURATION
     assert failure(platform, "echoed") == ("Failed", "VaultMisconfigured")
     assert "cannot handle" not in said
+
+
+def test_a_job_whose_dataset_and_model_lie_in_a_bucket(
+    platform: Platform, s3: S3Server, tmp_path: Path
+) -> None:
+    code, said = watch(platform, "bucket")
+    assert code == ExitCode.OK, said
+    prefix = "models/bucket/"
+    names = s3.names(on_storage.BUCKET, "models/")
+    assert {name.removeprefix(prefix) for name in names} == {
+        "audit.jsonl", "key.json", "model.json", "model.sig", "policy.json", "report.html",
+        "report.json", "weights.safetensors.sealed",
+    }  # fmt: skip
+    for name in names:
+        body = s3.client.get_object(Bucket=on_storage.BUCKET, Key=name)["Body"]
+        (tmp_path / name.removeprefix(prefix)).write_bytes(body.read())
+    verified = verify_model(tmp_path, signing_key(platform).read_bytes())
+    assert verified.claim["verdict"] == "evaluated"
+    (pod,) = node.get(platform, "pods", NAMESPACE, "-l", TRAIN_OF_BUCKET)["items"]
+    assert not [v for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v]
+
+
+def test_a_missing_login_is_waited_for_and_named(platform: Platform) -> None:
+    reason = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}=VolumesNotMounted"
+    wait = ["-n", NAMESPACE, f"--for={reason}", "--timeout=60s"]
+    platform.cluster.kubectl("wait", "stj/no-login", *wait)
+    conditions = node.get(platform, "stj", NAMESPACE, "no-login")["status"]["conditions"]
+    (ready,) = [entry for entry in conditions if entry["type"] == "Ready"]
+    assert "Secret no-such-login may be missing" in ready["message"]
 
 
 def test_a_missing_claim_is_waited_for_and_named(platform: Platform) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from securetrain.sealed.dataset import key_check, load_dataset
 from securetrain.sealed.streaming import decrypt_bytes
 from securetrain.vault.client import VaultClient
 from securetrain.vault.custody import Custodian
+from support.s3_server import S3Server
 from support.tink import tink_aead
+from support.uploads import Owner
 
 DIGITS = Path(__file__).parents[2] / "examples/digits/digits.npz"
 DIGITS_SHA256 = "f1a23f2fb1a1c97bb00a811807ddd50a888dbcdcdead94147993273c22ee3f37"
@@ -116,6 +119,34 @@ def test_what_people_see(policy: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "securetrain new job --dataset pvc://datasets/digits" in out
     assert seal(tmp_path / "digits", policy) == ExitCode.CONFIGURATION
     assert "exists" in capsys.readouterr().err
+
+
+def test_seal_to_a_bucket(
+    policy: Path,
+    s3_server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Owner.at_home(s3_server, tmp_path)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    uri = f"s3://{s3_server.bucket()}/team/digits"
+    command = ["seal", str(DIGITS), uri, "--kek", KEK, "--transit-mount", MOUNT]
+    command += ["--policy", str(policy)]
+    assert main([*command, "--shard-size", "1", "--output", "json"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert f"securetrain upload digits.sealed {uri}" in err
+    assert told["folder"] == "digits.sealed"
+    assert told["upload"]["digest"] == told["digest"]
+    assert main(["download", uri, "back"]) == 0
+    assert load_dataset(tmp_path / "back").manifest_sha256 == told["digest"].removeprefix("sha256:")
+    for staging, problem in (("digits.sealed", "--staging: 'digits.sealed' exists"), ("x", uri)):
+        assert main([*command, "--staging", staging]) == ExitCode.CONFIGURATION
+        assert problem in capsys.readouterr().err
+    assert not Path("x").exists()
 
 
 @pytest.mark.parametrize("kek", ["mistyped", "derived"])

@@ -91,6 +91,7 @@ FOLDERS = (
 )
 
 IN_VALUES = "or in the chart's values"
+S3 = {"name": "minio", "endpoint": "https://minio:9000", "credentialsSecret": "minio-login"}
 
 SETTINGS = (
     Wrong("no-image", {"trainerImage": GONE}, "trainerImage", "missing", IN_VALUES),
@@ -121,6 +122,21 @@ SETTINGS = (
         "10.0.0.1/8",
         "such as 192.0.2.0/24",
     ),
+    Wrong(
+        "storage",
+        {"storageConnections": [S3 | {"endpoint": "http://x"}]},
+        "storageConnections.0.endpoint",
+        "'http://x'",
+        IN_VALUES,
+    ),
+    Wrong(
+        "storage-ca",
+        {"storageConnections": [S3 | {"ca": "none"}]},
+        "storageConnections.0.ca",
+        "no certificate",
+        IN_VALUES,
+    ),
+    Wrong("two", {"storageConnections": [S3, S3]}, "storageConnections", "name minio", IN_VALUES),
     Wrong("claims", {"namespaces": {"*": {"claims": ["A b"]}}}, "claims.0", "'A b'", IN_VALUES),
     Wrong("image", {"namespaces": {"*": {"images": ["x:1"]}}}, "images.0", "'x:1'", IN_VALUES),
     Wrong("misspelt", {"resyncSecond": 30}, "resyncSecond", "unknown field", IN_VALUES),
@@ -137,6 +153,20 @@ VALUES = (
     Wrong("no-ca", {"vault/connections/0/ca": GONE}, "connections/0", "'ca'", "missing"),
     Wrong(
         "cidr", {"vault/connections/0/egressCidrs": ["here"]}, "egressCidrs/0", "here", "pattern"
+    ),
+    Wrong(
+        "storage",
+        {"storage": {"connections": [{}]}},
+        "connections/0",
+        "'credentialsSecret'",
+        "miss",
+    ),
+    Wrong(
+        "login",
+        {"storage": {"connections": [S3 | {"secretKey": "x"}]}},
+        "0",
+        "secretKey",
+        "not allowed",
     ),
     Wrong("text", {"settings": {"workers": "4"}}, "settings/workers", "string", "integer"),
     Wrong("many", {"settings": {"maxGrantsPerPhase": 99}}, "maxGrantsPerPhase", "99", "32"),
@@ -167,8 +197,18 @@ COMMANDS: tuple[tuple[int, list[str], Wrong], ...] = (
     (2, ["vault", "public-key"], Wrong("no-vault", "", "VAULT_ADDR", "not set", "export VAULT")),
     (
         13,
-        [*NEW_JOB, "--dataset", "s3://b/x"],
-        Wrong("scheme", "", "spec.datasets.0.uri", "'s3://b/x'", "docs/reference.md"),
+        [*NEW_JOB, "--dataset", "gs://b/x"],
+        Wrong("scheme", "", "spec.datasets.0.uri", "'gs://b/x'", "docs/reference.md"),
+    ),
+    (
+        13,
+        [*NEW_JOB, "--dataset", "pvc://d/x", "--storage", "minio"],
+        Wrong("unneeded", "", "--storage", "'minio'", "leave it away"),
+    ),
+    (
+        13,
+        [*NEW_JOB, "--dataset", "s3://data/x"],
+        Wrong("storage", "", "spec.datasets.0", "needs a storageRef", "docs/reference.md"),
     ),
     (
         13,

@@ -25,10 +25,12 @@ from securetrain.api.names import (
     Purpose,
 )
 from securetrain.api.types import JobSpec
+from securetrain.storage.connection import StorageConnection
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.adapters.board import MemoryBoard
 from securetrain_operator.build.job import Launch, child_job
 from securetrain_operator.build.network import default_deny, network_policy
+from securetrain_operator.core.connections import storages_of
 from securetrain_operator.core.record import ChildRecord, LaunchRecord
 from securetrain_operator.gateway.server import Gateway
 from securetrain_operator.ports import DigestFor, Object, Signature
@@ -139,7 +141,7 @@ class World:
         label = {NAMESPACE_LABEL: NAMESPACE_LABEL_VALUE}
         self.cluster.put("v1/namespaces", None, {"metadata": {"name": NAMESPACE, "labels": label}})
         connection = self.settings.vault_connections[0]
-        policy = network_policy(self.job, self.settings, connection)
+        policy = network_policy(self.job, self.settings, connection, self.storages)
         self.cluster.put(NETWORK_POLICIES, NAMESPACE, policy)
         self.cluster.put(NETWORK_POLICIES, NAMESPACE, default_deny(NAMESPACE))
         record = LaunchRecord(
@@ -147,6 +149,13 @@ class World:
         )
         self.records.set(record.appended("job.accepted", self.clock.rfc3339(), {}))
         self.launch(Purpose.TRAIN)
+
+    @property
+    def storages(self) -> tuple[StorageConnection, ...]:
+        """The storage connections that the job names."""
+        found = storages_of(self.spec, self.settings, NAMESPACE)
+        assert found is not None
+        return found
 
     @property
     def record(self) -> LaunchRecord:
@@ -180,6 +189,7 @@ class World:
             record=record,
             settings=self.settings,
             connection=self.settings.vault_connections[0],
+            storages=self.storages,
             gateway_ca="a CA",
         )
         body = child_job(launch)

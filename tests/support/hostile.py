@@ -84,7 +84,7 @@ def _grant(name: str, path: str, token: str) -> KeyGrant:
 
 def read_as_pod(run: RunSpec, source: KeySource) -> int:
     """Read a dataset as a pod of the run's purpose does; returns the number of shards."""
-    dataset = open_dataset(run)
+    dataset = open_dataset(run, Path(run.dataset_path))
     shards = 0
     for split, dek in source.acquire(run, dataset).splits.items():
         entries = dataset.indexes[split]

@@ -26,7 +26,7 @@ from securetrain.signing.bundle import build_bundle
 from securetrain.signing.statement import build_statement
 from securetrain_trainer.certify import run_certification
 from securetrain_trainer.evaluate import Evaluation, measure
-from securetrain_trainer.phase import place_of
+from securetrain_trainer.places import place_of
 from securetrain_trainer.training import run_training
 from support.played_phases import learn
 from support.trainer_kit import (

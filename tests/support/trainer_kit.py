@@ -119,9 +119,11 @@ class GivenKeys:
     deks: dict[Split, Secret]
     model: Secret
     asked: int = 0
+    on_acquire: Callable[[], None] = lambda: None
 
     def acquire(self, run: RunSpec, dataset: SealedDataset) -> Keys:
         self.asked += 1
+        self.on_acquire()
         splits = {split: self.deks[split] for split in SPLITS_OF[run.purpose]}
         return Keys(splits, self.model, WRAPPED)
 
@@ -138,11 +140,11 @@ def missed(request: ResultsRequest) -> ResultsResponse:
     )
 
 
-def audit_text() -> str:
+def audit_text(uid: str = UID) -> str:
     """A chain of one record."""
-    first = genesis("team-a", "rows-v1", UID, SPEC_SHA)
+    first = genesis("team-a", "rows-v1", uid, SPEC_SHA)
     line = make_line(
-        job_uid=UID, seq=1, prev=first, kind="results", time="2030-01-01T00:00:00Z", data={}
+        job_uid=uid, seq=1, prev=first, kind="results", time="2030-01-01T00:00:00Z", data={}
     )
     return line + "\n"
 

@@ -29,6 +29,19 @@ FULL = VALUES | {
         "*": None,
         "team-a": {"claims": ["datasets", "models"], "images": ["r.example/x@sha256:" + "d" * 64]},
     },
+    "storage": {
+        "connections": [
+            {
+                "name": "minio",
+                "endpoint": "https://minio.example.org:9000",
+                "region": "eu-central-1",
+                "ca": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n",
+                "credentialsSecret": "minio-login",
+                "allowedNamespaces": ["team-a"],
+                "egressCidrs": ["192.0.2.9/32"],
+            }
+        ]
+    },
     "settings": {"workers": 2, "requireGuards": True, "wrapTtlSeconds": 20},
     "guards": {"outputKeyUse": True},
     "audit": {"claim": "audit"},
@@ -99,6 +112,10 @@ def test_all_values_reach_the_settings(full: list[Object]) -> None:
     assert settings.watch_namespaces == ("team-a",)
     assert settings.workers == 2
     assert settings.wrap_ttl_seconds == 20
+    storage = settings.storage("minio")
+    assert storage is not None
+    assert (storage.endpoint, storage.region) == ("https://minio.example.org:9000", "eu-central-1")
+    assert (storage.credentials_secret, storage.allows("team-b")) == ("minio-login", False)
     assert settings.rule("team-a").claims == ("datasets", "models")
     assert settings.rule("team-b").claims == (), "a namespace without a rule may use nothing"
 

@@ -28,13 +28,22 @@ def cel_messages() -> set[str]:
 
 
 WITHIN = "output.uri and a dataset's uri must not lie within one another"
-FOLDER = "output.uri must name a folder of the claim, such as pvc://models/digits-v7"
+FOLDER = "output.uri must name a folder of its claim or bucket, such as pvc://models/digits-v7"
 CROSSED = "a gate's min must not be above its max"
+STORAGE = "an s3:// uri needs a storageRef, and no other uri may have one"
 TWICE = "metric accuracy stands there twice"
 
 
-def output(uri: str) -> dict[str, Any]:
-    return {"output": {"uri": uri, "kek": "team-a-models"}}
+def output(uri: str, storage: str | None = None) -> dict[str, Any]:
+    return {"output": {"uri": uri, "kek": "team-a-models"} | ref(storage)}
+
+
+def dataset(uri: str, storage: str | None = None) -> dict[str, Any]:
+    return {"datasets": [{"name": "digits", "uri": uri} | ref(storage)]}
+
+
+def ref(storage: str | None) -> dict[str, Any]:
+    return {} if storage is None else {"storageRef": {"name": storage}}
 
 
 def gates(*gates: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +71,12 @@ def gates(*gates: dict[str, Any]) -> dict[str, Any]:
         (gates(*[{"metric": "accuracy", "min": 1}] * 2), "spec.certification.gates", TWICE),
         ({"pod": {"imagePullSecrets": [{"name": "x"}] * 2}}, "spec.pod.imagePullSecrets", "twice"),
         ({"epochs": 5}, "spec.epochs", "unknown field"),
+        (output("s3://models/digits-v7"), "spec.output", STORAGE),
+        (output("pvc://models/digits-v7", "minio"), "spec.output", STORAGE),
+        (output("s3://models", "minio"), "spec.output.uri", FOLDER),
+        (output("s3://m/x", "minio"), "spec.output.uri", "pattern"),
+        (dataset("s3://data/digits"), "spec.datasets.0", STORAGE),
+        (dataset("pvc://data/digits", "minio"), "spec.datasets.0", STORAGE),
     ],
 )
 def test_a_wrong_spec_is_refused_by_name(
@@ -73,7 +88,7 @@ def test_a_wrong_spec_is_refused_by_name(
     assert said in refused.value.message
 
 
-@pytest.mark.parametrize("said", [WITHIN, FOLDER, CROSSED, "a gate needs min or max"])
+@pytest.mark.parametrize("said", [WITHIN, FOLDER, CROSSED, STORAGE, "a gate needs min or max"])
 def test_the_words_are_those_of_the_api_server(said: str) -> None:
     assert said in cel_messages()
 
@@ -83,6 +98,8 @@ def test_the_words_are_those_of_the_api_server(said: str) -> None:
     [
         output("pvc://datasets/digits-v7"),
         output("pvc://datasets/digit"),
+        output("s3://datasets/digits/model", "minio"),
+        dataset("s3://data", "minio"),
         gates({"metric": "accuracy", "min": 0.5, "max": 0.5}, {"metric": "loss", "max": 1}),
     ],
 )

@@ -57,6 +57,23 @@ def test_a_running_pod_waits_for_nothing_whatever_became_of_the_others() -> None
 
 
 @pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (failed(11, told("StorageUnavailable")), "StorageUnavailable"),
+        (failed(11, told("PolicyDenied")), "PodStarting"),
+        (failed(11), "PodStarting"),
+        (failed(1, told("StorageUnavailable")), "PodStarting"),
+    ],
+)
+def test_between_two_pods_the_last_ones_own_reason_is_shown(
+    last: dict[str, Any], reason: str
+) -> None:
+    found = diagnose.waiting([failed(1), last], suspended=False, age=0)
+    assert found is not None
+    assert found.reason == reason
+
+
+@pytest.mark.parametrize(
     ("suspended", "age", "reason"),
     [(True, 0, "Queued"), (False, 5, "PodStarting"), (False, 31, "PodsMissing")],
 )

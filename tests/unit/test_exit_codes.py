@@ -30,6 +30,7 @@ NEVER_FINAL = frozenset(
         *("Accepted", "Training", "Certifying", "Suspended", "Certified", "Evaluated"),
         *("WaitingForKeys", "Queued", "PodStarting", "PodEnding", "PodsMissing", "ChildDeleting"),
         *("NamespaceNotEnabled", "VaultConnectionUnknown", "VaultConnectionNotAllowed"),
+        *("StorageConnectionUnknown", "StorageConnectionNotAllowed", "VolumesNotMounted"),
         *("VaultRoleMissing", "ClaimMissing", "GuardMissing"),
         *("ImagePullFailed", "ContainerNotCreated", "Unschedulable"),
     }

@@ -24,7 +24,7 @@ from securetrain.cli import main as cli
 from securetrain.errors import ExitCode, ShardCorrupt, WrongKey
 from securetrain.sealed.dataset import key_check, load_dataset
 from securetrain.sealed.streaming import decrypt_bytes, encrypt_bytes
-from securetrain_trainer.phase import place_of
+from securetrain_trainer.places import place_of
 from securetrain_trainer.shards import SealedSplit, unseal
 from support import hostile
 from support.hostile import HARMS, Pod, Vaultlike, pod, read_as_pod

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from securetrain.api.gateway import ProgressReport
+from securetrain.api.gateway import ObjectStorage, ProgressReport
 from securetrain.api.names import RUN_SPEC_ENV
 from securetrain.errors import GatewayUnavailable
 from securetrain_trainer.harden import filesystem_of
@@ -75,6 +75,26 @@ def test_an_uncaught_error_shows_its_type_only() -> None:
     assert done.stderr.count('"type":"ValueError"') == 2
 
 
+def test_libraries_log_nothing() -> None:
+    """The S3 client can be told by its environment to log every request."""
+    done = python(
+        """
+        import logging
+        from securetrain_trainer.harden import harden
+        harden()
+        import s3fs
+        for name in ("s3fs", "botocore", "asyncio"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+            logging.getLogger(name).critical("secret-4711")
+        print(logging.getLogger("s3fs").handlers)
+        """,
+        S3FS_LOGGING_LEVEL="DEBUG",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "StreamHandler" in done.stdout
+    assert "secret-4711" not in done.stdout + done.stderr
+
+
 def run_main(tmp_path: Path, spec: str | None, extra: str = "") -> tuple[int, dict[str, str], str]:
     """The entrypoint's exit code, termination message and output."""
     message = tmp_path / "termination-log"
@@ -101,6 +121,22 @@ def test_a_pod_without_a_run_is_misconfigured(tmp_path: Path) -> None:
     code, told, _ = run_main(tmp_path, '{"purpose":"secret-word"}')
     assert code == 13
     assert "secret-word" not in told["message"]
+
+
+def test_a_login_that_is_not_mounted_ends_with_13(tmp_path: Path) -> None:
+    storage = ObjectStorage(
+        name="minio",
+        endpoint="https://127.0.0.1:9",
+        region="us-east-1",
+        credentials=str(tmp_path / "none"),
+    )
+    run = run_spec(tmp_path, dataset_path="s3://data/digits", dataset_storage=storage)
+    spec = run.model_dump_json(by_alias=True)
+    spec = spec.replace('"ca":"none"', f'"ca":{json.dumps(certificate())}')
+    code, told, output = run_main(tmp_path, spec)
+    assert code == 13, output
+    assert told["reason"] == "StorageMisconfigured"
+    assert "AWS_ACCESS_KEY_ID" in told["message"]
 
 
 def test_a_bad_dataset_ends_with_12_before_anything_else(tmp_path: Path) -> None:

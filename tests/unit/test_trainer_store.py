@@ -54,6 +54,19 @@ def test_what_exists_is_kept_or_replaced_as_asked(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "models") == ["m1"]
 
 
+def test_what_a_pod_that_died_left_of_a_replaced_model_is_tidied_up(tmp_path: Path) -> None:
+    fill(tmp_path, "new")
+    place(tmp_path).publish(replace=False)
+    aside = tmp_path / "models" / "m1.uid-1.replaced"
+    aside.mkdir()
+    (aside / "model.json").write_text("old")
+    with place(tmp_path).stored(replace=True) as (folder, published):
+        assert published
+        assert folder.read("model.json", 99) == b"new"
+    place(tmp_path).tidy()
+    assert os.listdir(tmp_path / "models") == ["m1"]
+
+
 @pytest.mark.parametrize("what", ["data", "another model.json", "a file", "a link to a model"])
 def test_only_a_models_folder_is_replaced(tmp_path: Path, what: str) -> None:
     fill(tmp_path, "new")

@@ -39,15 +39,13 @@ from securetrain_trainer.phase import (
     clear_added,
     digest_of,
     open_dataset,
-    place_of,
     read_model,
-    stored_folder,
 )
-from securetrain_trainer.ports import Keys, KeySource, Operator, Score
+from securetrain_trainer.places import Places, open_places
+from securetrain_trainer.ports import Keys, KeySource, ModelFolder, Operator, Output, Score
 from securetrain_trainer.progress import ProgressPoster
 from securetrain_trainer.report import make_report, report_bytes, verdict_of
 from securetrain_trainer.runtime import prepare_tensorflow
-from securetrain_trainer.store import Folder
 
 
 def _tensorflow() -> Score:
@@ -77,8 +75,25 @@ def run_certification(
         ModelCorrupt: the stored model is not the one that was trained.
         SecuretrainError: whatever else stopped it.
     """
-    dataset = open_dataset(run)
-    with stored_folder(run) as (folder, published), ProgressPoster(operator.progress) as poster:
+    with open_places(run) as places:
+        answer = _certify(run, places, source, operator, start, load)
+    if answer.verdict == "gatesMissed":
+        raise GatesMissed("; ".join(answer.missed) or "a gate was missed")
+
+
+def _certify(
+    run: RunSpec,
+    places: Places,
+    source: KeySource,
+    operator: Operator,
+    start: Callable[[], int],
+    load: Callable[[], Score],
+) -> ResultsResponse:
+    dataset = open_dataset(run, places.dataset)
+    with (
+        places.output.stored(replace=run.replace_output) as (folder, published),
+        ProgressPoster(operator.progress) as poster,
+    ):
         model = read_model(folder, run, dataset)
         poster.report("evaluating")
         log("tensorflow.ready", threads=start())
@@ -88,9 +103,8 @@ def run_certification(
         reports, answer = _report(run, dataset, model, evaluation, operator)
         _store(run, folder, reports, answer)
     log("results.reported", verdict=answer.verdict or "")
-    _publish(run, answer, published)
-    if answer.verdict == "gatesMissed":
-        raise GatesMissed("; ".join(answer.missed) or "a gate was missed")
+    _publish(run, places.output, answer, published)
+    return answer
 
 
 def _evaluate(
@@ -136,7 +150,7 @@ def _report(
 
 
 def _store(
-    run: RunSpec, folder: Folder, reports: Mapping[str, bytes], answer: ResultsResponse
+    run: RunSpec, folder: ModelFolder, reports: Mapping[str, bytes], answer: ResultsResponse
 ) -> None:
     """Write report, audit trail and, last, the signature, unless all is there; read it back."""
     if answer.audit is None:
@@ -156,7 +170,7 @@ def _store(
         _check_stored(folder, files)
 
 
-def _is_stored(folder: Folder, files: Mapping[str, bytes]) -> bool:
+def _is_stored(folder: ModelFolder, files: Mapping[str, bytes]) -> bool:
     """True if an earlier pod had the same answer and wrote all of it."""
     try:
         _check_stored(folder, files)
@@ -165,7 +179,7 @@ def _is_stored(folder: Folder, files: Mapping[str, bytes]) -> bool:
     return True
 
 
-def _check_stored(folder: Folder, files: Mapping[str, bytes]) -> None:
+def _check_stored(folder: ModelFolder, files: Mapping[str, bytes]) -> None:
     """Raise IntegrityError unless the folder holds these files, the trained ones, and no more."""
     for name, data in files.items():
         if folder.read(name, len(data)) != data:
@@ -175,10 +189,10 @@ def _check_stored(folder: Folder, files: Mapping[str, bytes]) -> None:
         raise ModelCorrupt(f"the model's folder lacks {odd[0]!r:.80}, or has it and should not")
 
 
-def _publish(run: RunSpec, answer: ResultsResponse, published: bool) -> None:
-    """Give the folder its final name; a model that missed its gates never replaces another."""
-    replace = run.replace_output and answer.verdict != "gatesMissed"
-    place = place_of(run)
-    if published or (answer.verdict == "gatesMissed" and place.is_taken()):
-        return
-    place.publish(replace=replace)
+def _publish(run: RunSpec, output: Output, answer: ResultsResponse, published: bool) -> None:
+    """Give the model its final place; one that missed its gates never replaces another."""
+    missed = answer.verdict == "gatesMissed"
+    if published:
+        output.tidy()
+    elif not (missed and output.is_taken()):
+        output.publish(replace=run.replace_output and not missed)

@@ -8,6 +8,7 @@ these doors first and states what it found.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import sys
@@ -100,7 +101,11 @@ def _tame_libraries() -> None:
 
 
 def _silence_crash_reports() -> None:
-    """An uncaught exception shows its type only: its text and its frames may hold plaintext."""
+    """An uncaught exception shows its type only: its text and its frames may hold plaintext.
+
+    Libraries log nothing: their lines may quote what they handle, a request's headers among it.
+    """
+    logging.disable(logging.CRITICAL)
 
     def report(kind: type[BaseException]) -> None:
         log("crash", stream=sys.stderr, type=kind.__name__)

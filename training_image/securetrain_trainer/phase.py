@@ -5,10 +5,7 @@ Free of TensorFlow, so that a wrong job fails within a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from securetrain.api.digest import sha256_hex
@@ -16,6 +13,7 @@ from securetrain.api.gateway import MAX_POLICY_BYTES, FileDigest, RunSpec
 from securetrain.errors import ManifestInvalid, ModelCorrupt
 from securetrain.sealed.dataset import POLICY_FILE, Manifest, SealedDataset, load_dataset
 from securetrain.sealed.features import input_shape
+from securetrain.sealed.files import SealedFolder
 from securetrain.sealed.model import (
     AUDIT_FILE,
     KEY_FILE,
@@ -32,7 +30,8 @@ from securetrain.sealed.model import (
 )
 from securetrain_trainer.evaluate import check_gates_known
 from securetrain_trainer.parameters import check_fits
-from securetrain_trainer.store import Folder, Place, open_folder, temporary_name
+from securetrain_trainer.ports import ModelFolder
+from securetrain_trainer.store import temporary_name
 
 TRAINED: Final = frozenset({MODEL_FILE, WEIGHTS_FILE, POLICY_FILE, KEY_FILE})
 ADDED: Final = frozenset({REPORT_FILE, PAGE_FILE, AUDIT_FILE, SIGNATURE_FILE})
@@ -55,14 +54,14 @@ class StoredModel:
     digests: tuple[FileDigest, ...]
 
 
-def open_dataset(run: RunSpec) -> SealedDataset:
+def open_dataset(run: RunSpec, folder: SealedFolder) -> SealedDataset:
     """The dataset's description, held against the job's pin and its spec.
 
     Raises:
         ManifestInvalid: it is not what it should be, or not the one that the job pins.
         InvalidInput: the job's gates or model do not fit it.
     """
-    dataset = load_dataset(Path(run.dataset_path))
+    dataset = load_dataset(folder)
     found = f"sha256:{dataset.manifest_sha256}"
     if run.dataset_digest is not None and run.dataset_digest != found:
         raise ManifestInvalid(
@@ -79,33 +78,7 @@ def shape_of(manifest: Manifest) -> tuple[int, ...]:
     return input_shape(manifest.features, manifest.task)
 
 
-def place_of(run: RunSpec) -> Place:
-    """Where the job's model goes."""
-    return Place.of(run.output_path, run.job.uid)
-
-
-@contextmanager
-def stored_folder(run: RunSpec) -> Iterator[tuple[Folder, bool]]:
-    """The folder that holds the job's model, and whether it has its final name already.
-
-    It has if an earlier certify pod died right after giving it; whether it is ours is told by the
-    digests of its files, not by its name.
-
-    Raises:
-        OutputExists: the final name is taken by something else.
-        ModelCorrupt: there is none.
-    """
-    place = place_of(run)
-    with open_folder(place.parent, error=ModelCorrupt) as parent:
-        published = not parent.taken(place.staging)
-    if not published:
-        place.check_free(replace=run.replace_output)
-    name = place.name if published else place.staging
-    with open_folder(f"{place.parent}/{name}", error=ModelCorrupt) as folder:
-        yield folder, published
-
-
-def read_model(folder: Folder, run: RunSpec, dataset: SealedDataset) -> StoredModel:
+def read_model(folder: ModelFolder, run: RunSpec, dataset: SealedDataset) -> StoredModel:
     """Read the train phase's files and compare them with what it reported.
 
     What an earlier certify pod left stays for now: it may vouch for a model that is published.
@@ -128,7 +101,7 @@ def read_model(folder: Folder, run: RunSpec, dataset: SealedDataset) -> StoredMo
     return StoredModel(manifest, contents[WEIGHTS_FILE], tuple(told[p] for p in sorted(told)))
 
 
-def clear_added(folder: Folder) -> None:
+def clear_added(folder: ModelFolder) -> None:
     """Remove what an earlier certify pod left, its signature first."""
     for name in (SIGNATURE_FILE, *sorted(_LEFT - {SIGNATURE_FILE})):
         folder.remove(name)
@@ -139,7 +112,7 @@ def digest_of(path: str, data: bytes) -> FileDigest:
     return FileDigest(path=path, sha256=sha256_hex(data), bytes=len(data))
 
 
-def _read(folder: Folder, told: FileDigest) -> bytes:
+def _read(folder: ModelFolder, told: FileDigest) -> bytes:
     data = folder.read(told.path, min(told.bytes, _LIMITS[told.path]), ModelCorrupt)
     if digest_of(told.path, data) != told:
         raise ModelCorrupt(f"{told.path} is not the file that the training pod reported")

@@ -23,12 +23,11 @@ from securetrain.sealed.model import (
 )
 from securetrain.sealed.streaming import encrypt_bytes
 from securetrain_trainer.phase import digest_of
-from securetrain_trainer.ports import Keys
-from securetrain_trainer.store import Folder
+from securetrain_trainer.ports import Keys, ModelFolder
 
 
 def seal_model(
-    folder: Folder,
+    folder: ModelFolder,
     run: RunSpec,
     dataset: SealedDataset,
     keys: Keys,

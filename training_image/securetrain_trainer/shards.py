@@ -15,13 +15,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 from securetrain.api.names import Split, shard_associated_data
 from securetrain.errors import ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, ShardEntry
+from securetrain.sealed.files import SealedFolder
 from securetrain.sealed.streaming import Buffers, decrypt_stream, plain_size
 from securetrain.secret import Secret
 from securetrain_trainer.frames import FrameCounter
@@ -33,7 +33,7 @@ _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | f
 class SealedSplit:
     """One split of a dataset and the key that opens it."""
 
-    folder: Path
+    folder: SealedFolder
     dataset_id: str
     split: Split
     entries: tuple[ShardEntry, ...]

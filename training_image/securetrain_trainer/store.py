@@ -137,6 +137,28 @@ class Place:
         with open_folder(self.parent, create=True) as parent:
             self._check_free(parent, replace)
 
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[Folder]:
+        """The staging folder."""
+        with open_folder(f"{self.parent}/{self.staging}") as folder:
+            yield folder
+
+    @contextlib.contextmanager
+    def stored(self, *, replace: bool) -> Iterator[tuple[Folder, bool]]:
+        """The folder that holds the job's model, and whether it has its final name already."""
+        with open_folder(self.parent, error=ModelCorrupt) as parent:
+            published = not parent.taken(self.staging)
+        if not published:
+            self.check_free(replace=replace)
+        name = self.name if published else self.staging
+        with open_folder(f"{self.parent}/{name}", error=ModelCorrupt) as folder:
+            yield folder, published
+
+    def tidy(self) -> None:
+        """Remove the model that was replaced, if an earlier pod died before it did."""
+        with open_folder(self.parent) as parent:
+            parent.remove(self.aside)
+
     def is_taken(self) -> bool:
         """True if something other than an empty folder has the final name."""
         with open_folder(self.parent) as parent:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from securetrain.api.gateway import ResultsRequest, RunSpec
+from securetrain.api.gateway import FileDigest, ResultsRequest, RunSpec
 from securetrain.api.names import Purpose
 from securetrain_trainer.log import log
-from securetrain_trainer.phase import open_dataset, place_of
-from securetrain_trainer.ports import KeySource, Learn, Operator
+from securetrain_trainer.phase import open_dataset
+from securetrain_trainer.places import Places, open_places
+from securetrain_trainer.ports import KeySource, Learn, Learned, Operator
 from securetrain_trainer.progress import ProgressPoster
 from securetrain_trainer.runtime import prepare_tensorflow
 from securetrain_trainer.seal import seal_model
-from securetrain_trainer.store import open_folder
 
 
 def _tensorflow() -> Learn:
@@ -41,21 +41,8 @@ def run_training(
         OutputExists, InvalidInput, ManifestInvalid: before a key was asked for.
         SecuretrainError: whatever else stopped it.
     """
-    dataset = open_dataset(run)
-    place = place_of(run)
-    place.check_free(replace=run.replace_output)
-    with ProgressPoster(operator.progress) as poster:
-        poster.report("loading")
-        log("tensorflow.ready", threads=start())
-        learn = load()
-        keys = source.acquire(run, dataset)
-        log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
-        # Not before: a pod that gets no keys must not clear the folder of one that has them.
-        with place.started():
-            learned = learn(run, dataset, keys, poster)
-            poster.report("sealing", percentage=100, remaining_seconds=0)
-            with open_folder(f"{place.parent}/{place.staging}") as folder:
-                files = seal_model(folder, run, dataset, keys, learned.weights, learned.metrics)
+    with open_places(run) as places:
+        files, learned = _train(run, places, source, operator, start, load)
     operator.results(
         ResultsRequest(
             purpose=Purpose.TRAIN,
@@ -65,3 +52,28 @@ def run_training(
         )
     )
     log("results.reported", files=len(files))
+
+
+def _train(
+    run: RunSpec,
+    places: Places,
+    source: KeySource,
+    operator: Operator,
+    start: Callable[[], int],
+    load: Callable[[], Learn],
+) -> tuple[tuple[FileDigest, ...], Learned]:
+    dataset, output = open_dataset(run, places.dataset), places.output
+    output.check_free(replace=run.replace_output)
+    with ProgressPoster(operator.progress) as poster:
+        poster.report("loading")
+        log("tensorflow.ready", threads=start())
+        learn = load()
+        keys = source.acquire(run, dataset)
+        log("keys.granted", purpose=run.purpose, records=dataset.manifest.total_records)
+        # Not before: a pod that gets no keys must not clear the folder of one that has them.
+        with output.started():
+            learned = learn(run, dataset, keys, poster)
+            poster.report("sealing", percentage=100, remaining_seconds=0)
+            with output.staged() as folder:
+                files = seal_model(folder, run, dataset, keys, learned.weights, learned.metrics)
+    return files, learned

@@ -47,6 +47,7 @@ securetrain-gateway.{{ .Release.Namespace }}.svc
   "watchNamespaces" .Values.watchNamespaces
   "namespaces" .Values.namespaces
   "vaultConnections" .Values.vault.connections
+  "storageConnections" .Values.storage.connections
 -}}
 {{- if .Values.audit.claim }}{{ $_ := set $settings "auditFile" "/var/log/securetrain/audit.jsonl" }}{{ end }}
 {{- merge $settings .Values.settings | toYaml }}

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from securetrain.api import names
-from securetrain.api.gateway import Endpoint, JobRef, RunSpec
+from securetrain.api.gateway import Endpoint, JobRef, ObjectStorage, RunSpec
 from securetrain.api.names import Purpose
-from securetrain.api.types import JobSpec, Resources
+from securetrain.api.types import JobSpec, Resources, StorageRef
 from securetrain.errors import ExitCode
+from securetrain.storage.connection import StorageConnection
+from securetrain.storage.uri import StorageUri
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.build import meta
-from securetrain_operator.core.observed import folder
+from securetrain_operator.build.login import (
+    credential_mounts,
+    credential_volumes,
+    credentials_folder,
+)
 from securetrain_operator.core.record import LaunchRecord
 from securetrain_operator.settings import Settings
 
@@ -49,6 +55,8 @@ class Launch:
     settings: Settings
     connection: VaultConnection
     gateway_ca: str
+    storages: tuple[StorageConnection, ...] = ()
+    """The storage connections that the spec names."""
 
     @property
     def image(self) -> str:
@@ -85,12 +93,14 @@ def run_spec(launch: Launch) -> RunSpec:
         purpose=launch.purpose,
         job=launch.job,
         dataset_name=spec.dataset.name,
-        dataset_path="/".join((names.DATASET_MOUNT, *folder(spec.dataset.uri)[1:])),
+        dataset_path=_path(names.DATASET_MOUNT, spec.dataset.address),
+        dataset_storage=_told(launch, spec.dataset.storage_ref),
         dataset_digest=record.dataset.digest if record.dataset else spec.dataset.digest,
         model=spec.model,
         training=spec.training,
         gates=spec.certification.gates,
-        output_path="/".join((names.OUTPUT_MOUNT, *folder(spec.output.uri)[1:])),
+        output_path=_path(names.OUTPUT_MOUNT, spec.output.address),
+        output_storage=_told(launch, spec.output.storage_ref),
         replace_output=spec.output.if_exists == "Replace",
         model_kek=spec.output.kek,
         transit_mount=launch.connection.transit_mount,
@@ -101,6 +111,20 @@ def run_spec(launch: Launch) -> RunSpec:
         gateway=Endpoint(url=settings.gateway_url, ca=launch.gateway_ca),
         vault=Endpoint(url=launch.connection.address, ca=launch.connection.ca),
     )
+
+
+def _path(mount: str, address: StorageUri) -> str:
+    if not address.on_claim:
+        return str(address)
+    return "/".join(filter(None, (mount, address.path)))
+
+
+def _told(launch: Launch, ref: StorageRef | None) -> ObjectStorage | None:
+    """What the pod is told of a storage connection; its login comes by a volume."""
+    if ref is None:
+        return None
+    storage = next(storage for storage in launch.storages if storage.name == ref.name)
+    return storage.told(credentials_folder(storage))
 
 
 def _pod_failure_policy() -> dict[str, Any]:
@@ -170,7 +194,7 @@ def _container(launch: Launch) -> dict[str, Any]:
         },
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
-        "volumeMounts": _mounts(launch.spec),
+        "volumeMounts": _mounts(launch),
     }
 
 
@@ -191,13 +215,9 @@ def resources(chosen: Resources | None) -> dict[str, Any]:
     return {"requests": requests, "limits": limits}
 
 
-def _claims(spec: JobSpec) -> tuple[str, str]:
-    return folder(spec.dataset.uri)[0], folder(spec.output.uri)[0]
-
-
 def _volumes(launch: Launch) -> list[dict[str, Any]]:
     """One volume per claim: kubelet does not mount one claim through two volumes of a pod."""
-    source, target = _claims(launch.spec)
+    source, target = launch.spec.dataset.address, launch.spec.output.address
     token = {
         "serviceAccountToken": {
             "audience": launch.settings.audience,
@@ -206,22 +226,33 @@ def _volumes(launch: Launch) -> list[dict[str, Any]]:
         }
     }
     volumes: list[dict[str, Any]] = [
-        {"name": "output", "persistentVolumeClaim": {"claimName": target}},
         {"name": "token", "projected": {"sources": [token]}},
         {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": TMP_SIZE}},
+        *credential_volumes(launch.storages),
     ]
-    if source != target:
-        claim = {"claimName": source, "readOnly": True}
+    if target.on_claim:
+        volumes.insert(0, {"name": "output", "persistentVolumeClaim": {"claimName": target.place}})
+    if source.on_claim and not _same_claim(source, target):
+        claim = {"claimName": source.place, "readOnly": True}
         volumes.insert(0, {"name": "dataset", "persistentVolumeClaim": claim})
     return volumes
 
 
-def _mounts(spec: JobSpec) -> list[dict[str, Any]]:
-    source, target = _claims(spec)
-    dataset = "output" if source == target else "dataset"
+def _mounts(launch: Launch) -> list[dict[str, Any]]:
+    source, target = launch.spec.dataset.address, launch.spec.output.address
+    mounts: list[dict[str, Any]] = []
+    if source.on_claim:
+        dataset = "output" if _same_claim(source, target) else "dataset"
+        mounts.append({"name": dataset, "mountPath": names.DATASET_MOUNT, "readOnly": True})
+    if target.on_claim:
+        mounts.append({"name": "output", "mountPath": names.OUTPUT_MOUNT})
     return [
-        {"name": dataset, "mountPath": names.DATASET_MOUNT, "readOnly": True},
-        {"name": "output", "mountPath": names.OUTPUT_MOUNT},
+        *mounts,
         {"name": "token", "mountPath": names.TOKEN_MOUNT, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the pod's own, in memory
+        *credential_mounts(launch.storages),
     ]
+
+
+def _same_claim(source: StorageUri, target: StorageUri) -> bool:
+    return source.on_claim and target.on_claim and source.place == target.place

@@ -1,20 +1,23 @@
-"""A job's NetworkPolicy: nothing comes in, and only gateway, Vault and DNS are reached.
+"""A job's NetworkPolicy: nothing comes in; gateway, Vault, the job's storage and DNS are reached.
 
 It goes with its job, while a pod may still run for its grace period. So one more policy, which no
 job owns, closes all job pods of the namespace; policies add up, so it takes nothing away.
 
-Without egress CIDRs the Vault connection's own address is used if it is an IP address; a host name
-cannot stand in a NetworkPolicy, so then Vault is closed until the connection names its CIDRs.
+Without egress CIDRs a connection's own address is used if it is an IP address; a host name cannot
+stand in a NetworkPolicy, so then the server is closed until the connection names its CIDRs.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from securetrain.api import names
 from securetrain.api.gateway import JobRef
+from securetrain.connections import Connection
+from securetrain.storage.connection import StorageConnection
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.build import meta
 from securetrain_operator.settings import Settings
@@ -46,8 +49,15 @@ def default_deny(namespace: str) -> dict[str, Any]:
     }
 
 
-def network_policy(job: JobRef, settings: Settings, connection: VaultConnection) -> dict[str, Any]:
+def network_policy(
+    job: JobRef,
+    settings: Settings,
+    connection: VaultConnection,
+    storages: Sequence[StorageConnection] = (),
+) -> dict[str, Any]:
     """NetworkPolicy `stj-<name>` that selects the job's pods by its UID."""
+    servers = [_to_server(connection.address, connection)]
+    servers += [_to_server(storage.endpoint, storage) for storage in storages]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -55,7 +65,7 @@ def network_policy(job: JobRef, settings: Settings, connection: VaultConnection)
         "spec": {
             "podSelector": {"matchLabels": {names.JOB_UID_LABEL: job.uid}},
             "policyTypes": ["Ingress", "Egress"],
-            "egress": [_to_gateway(settings), *_to_vault(connection), _to_dns()],
+            "egress": [_to_gateway(settings), *filter(None, servers), _to_dns()],
         },
     }
 
@@ -68,13 +78,12 @@ def _to_gateway(settings: Settings) -> dict[str, Any]:
     return {"to": [pods], "ports": [_port("TCP", settings.gateway_port)]}
 
 
-def _to_vault(connection: VaultConnection) -> list[dict[str, Any]]:
-    address = urlsplit(connection.address)
+def _to_server(url: str, connection: Connection) -> dict[str, Any]:
+    """The way to a connection's server; empty if nothing says where it is."""
+    address = urlsplit(url)
     blocks = connection.egress_cidrs or _as_block(address.hostname or "")
-    if not blocks:
-        return []
     to = [{"ipBlock": {"cidr": block}} for block in blocks]
-    return [{"to": to, "ports": [_port("TCP", address.port or HTTPS_PORT)]}]
+    return {"to": to, "ports": [_port("TCP", address.port or HTTPS_PORT)]} if to else {}
 
 
 def _as_block(host: str) -> tuple[str, ...]:

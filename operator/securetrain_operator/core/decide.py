@@ -20,6 +20,7 @@ from securetrain.api.types import JobSpec
 from securetrain.errors import SecuretrainError, VaultDenied, VaultMisconfigured
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core import diagnose, plan, times, transitions
+from securetrain_operator.core.connections import connection_lack, connection_of, secret_names
 from securetrain_operator.core.diagnose import Diagnosis
 from securetrain_operator.core.observed import Child, Job, Observed, claimed_by, claims, wanted
 from securetrain_operator.core.plan import Plan
@@ -54,12 +55,6 @@ def decide(observed: Observed, settings: Settings, now: float) -> Plan:
     if wanted(record) is Purpose.TRAIN:
         return _train(observed, record, job.spec, settings, now)
     return _child(Purpose.CERTIFY, observed, record, job.spec, settings, now)
-
-
-def connection_of(spec: JobSpec, settings: Settings, namespace: str) -> VaultConnection | None:
-    """The Vault connection that a job names, if its namespace may use it."""
-    connection = settings.connection(spec.vault_connection_ref.name)
-    return connection if connection and connection.allows(namespace) else None
 
 
 def signer(job: Job, settings: Settings) -> VaultConnection | None:
@@ -201,19 +196,9 @@ def _lacking(observed: Observed, spec: JobSpec, settings: Settings) -> Diagnosis
     name = spec.vault_connection_ref.name
     if not seen.namespace_enabled:
         return _not_enabled(observed)
-    if settings.connection(name) is None:
-        usable = [c.name for c in settings.vault_connections if c.allows(namespace)]
-        known = f"name one of {', '.join(usable)} in a new job, or " if usable else ""
-        fix = f"{known}have the platform admin add it to the operator's settings"
-        message = f"spec.vaultConnectionRef.name: no Vault connection is named {name}."
-        return Diagnosis("VaultConnectionUnknown", message, fix)
-    if connection_of(spec, settings, namespace) is None:
-        fix = f"have the platform admin add {namespace} to its allowedNamespaces"
-        message = (
-            "spec.vaultConnectionRef.name: namespace"
-            f" {namespace} may not use the Vault connection {name}."
-        )
-        return Diagnosis("VaultConnectionNotAllowed", message, fix)
+    unusable = connection_lack(spec, settings, namespace)
+    if unusable:
+        return unusable
     if seen.missing_claims:
         what = "; ".join(f"{claimed_by(spec, c)}: claim {c}" for c in seen.missing_claims)
         fix = f"create the PersistentVolumeClaim in namespace {namespace}"
@@ -312,6 +297,8 @@ def _active(
     pods, age = observed.pods_of(purpose), max(0.0, now - child.created)
     waiting = diagnose.waiting(pods, suspended=child.suspended, age=age)
     waiting = diagnose.with_classes(waiting, spec.pod) or _put_off(purpose, observed, record)
+    secrets = secret_names(spec, settings)
+    waiting = diagnose.with_logins(waiting, pods, secrets, now)
     soon = not pods and age <= diagnose.PODS_MISSING_SECONDS
     again = diagnose.PODS_MISSING_SECONDS + 1 if soon else settings.resync_seconds
     return Plan(waiting=waiting, again_after=min(again, settings.resync_seconds))

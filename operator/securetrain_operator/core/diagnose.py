@@ -16,12 +16,17 @@ from securetrain.api import names
 from securetrain.api.names import CONTAINER
 from securetrain.api.types import PodSpec
 from securetrain.errors import ExitCode, SecuretrainError
+from securetrain.storage.credentials import REQUIRED
+from securetrain_operator.core import times
 
 Object = Mapping[str, Any]
 
 MAX_TEXT: Final = 300
 PODS_MISSING_SECONDS: Final = 5.0
+MOUNT_SECONDS: Final = 10.0
+"""How long kubelet usually takes, at most, until a pod's volumes are there."""
 SIGKILL_EXIT: Final = 137
+SANDBOX_READY: Final = "PodReadyToStartContainers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods):
         return _ENDING
     if pods:
-        return Diagnosis("PodStarting", "the last pod has failed; the Job makes a new one.")
+        return _between(pods[-1])
     if age > PODS_MISSING_SECONDS:
         fix = (
             "see the Job's Events with kubectl describe: a quota, a policy, or a class in spec.pod"
@@ -113,6 +118,12 @@ def waiting(pods: Sequence[Object], *, suspended: bool, age: float) -> Diagnosis
         )
         return Diagnosis("PodsMissing", "the Job is made, but no pod of it exists.", fix)
     return Diagnosis("PodStarting", "the Job is made; its pod is on the way.")
+
+
+def _between(last: Object) -> Diagnosis:
+    """While the Job makes a new pod: why the last one gave up, if it said so."""
+    told = _told(_terminated(last) or {}) if gave_up(last) else None
+    return told or Diagnosis("PodStarting", "the last pod has failed; the Job makes a new one.")
 
 
 def with_classes(waiting: Diagnosis | None, pod: PodSpec) -> Diagnosis | None:
@@ -126,6 +137,39 @@ def with_classes(waiting: Diagnosis | None, pod: PodSpec) -> Diagnosis | None:
         return waiting
     message = f"{waiting.message.removesuffix('.')}; the cluster may lack {named}."
     return Diagnosis(waiting.reason, message, waiting.fix)
+
+
+def with_logins(
+    waiting: Diagnosis | None, pods: Sequence[Object], secrets: str, now: float
+) -> Diagnosis | None:
+    """Where a pod's volumes are not mounted, a Secret that it needs is the first suspect.
+
+    Args:
+        waiting: what was found so far.
+        pods: the Job's own pods, oldest first.
+        secrets: names of the Secrets that the pod mounts; empty if there are none.
+        now: seconds since the epoch.
+    """
+    if not secrets or waiting is None or waiting.reason != "PodStarting":
+        return waiting
+    alive = [pod for pod in pods if is_alive(pod)]
+    if not alive or not _lacks_volumes(alive[-1], now):
+        return waiting
+    message = f"the pod waits for its volumes; the Secret {secrets} may be missing or incomplete."
+    fix = (
+        f"create it in the job's namespace with the keys {' and '.join(REQUIRED)};"
+        " kubectl describe pod says what kubelet lacks"
+    )
+    return Diagnosis("VolumesNotMounted", message, fix)
+
+
+def _lacks_volumes(pod: Object, now: float) -> bool:
+    """True for a pod that has long had its node but, for want of a volume, no sandbox."""
+    status = pod.get("status") or {}
+    held = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    stuck = held.get("PodScheduled") == "True" and held.get(SANDBOX_READY) == "False"
+    begun = status.get("startTime")
+    return stuck and begun is not None and now - times.epoch(begun) > MOUNT_SECONDS
 
 
 def is_alive(pod: Object) -> bool:

@@ -19,6 +19,7 @@ from securetrain.api.gateway import JobRef, ProgressReport
 from securetrain.api.names import Purpose
 from securetrain.api.types import TERMINAL_PHASES, JobSpec
 from securetrain.errors import AuditBroken, SecuretrainError
+from securetrain.storage.uri import StorageUri
 from securetrain.validation import first_problem
 from securetrain_operator.core import times
 from securetrain_operator.core.diagnose import Diagnosis
@@ -191,20 +192,40 @@ def _parse_spec(raw: Any) -> tuple[JobSpec | None, str]:
     return spec, ""
 
 
-def folder(uri: str) -> tuple[str, ...]:
-    """Claim and path segments of a `pvc://` URI."""
-    return tuple(uri.removeprefix("pvc://").split("/"))
-
-
 def claims(spec: JobSpec) -> tuple[str, ...]:
     """The PersistentVolumeClaims that a job uses, each once."""
-    return tuple(dict.fromkeys((folder(spec.dataset.uri)[0], folder(spec.output.uri)[0])))
+    return tuple(dict.fromkeys(place.place for place in _places(spec).values() if place.on_claim))
 
 
 def claimed_by(spec: JobSpec, claim: str) -> str:
     """The fields of a job that name a claim."""
-    uris = {"spec.datasets[0].uri": spec.dataset.uri, "spec.output.uri": spec.output.uri}
-    return " and ".join(field for field, uri in uris.items() if folder(uri)[0] == claim)
+    places = _places(spec).items()
+    return " and ".join(f for f, place in places if place.on_claim and place.place == claim)
+
+
+def storage_names(spec: JobSpec) -> tuple[str, ...]:
+    """The storage connections that a job names, each once."""
+    return tuple(dict.fromkeys(_storages(spec).values()))
+
+
+def storage_fields(spec: JobSpec, name: str) -> str:
+    """The fields of a job, below its spec, that name a storage connection."""
+    return " and spec.".join(field for field, named in _storages(spec).items() if named == name)
+
+
+def _places(spec: JobSpec) -> dict[str, StorageUri]:
+    return {
+        "spec.datasets[0].uri": spec.dataset.address,
+        "spec.output.uri": spec.output.address,
+    }
+
+
+def _storages(spec: JobSpec) -> dict[str, str]:
+    refs = {
+        "datasets[0].storageRef.name": spec.dataset.storage_ref,
+        "output.storageRef.name": spec.output.storage_ref,
+    }
+    return {field: ref.name for field, ref in refs.items() if ref is not None}
 
 
 def _has_inexact_integer(value: Any) -> bool:

@@ -17,10 +17,13 @@ from securetrain.errors import (
     NotOurPod,
     PolicyDenied,
     SecuretrainError,
+    StorageMisconfigured,
     VaultMisconfigured,
 )
+from securetrain.storage.connection import StorageConnection
 from securetrain.vault.connection import VaultConnection
 from securetrain_operator.core import diagnose
+from securetrain_operator.core.connections import storages_of
 from securetrain_operator.core.observed import parse_job
 from securetrain_operator.core.transitions import failed
 from securetrain_operator.errors import GrantsExhausted, RecordFull
@@ -64,6 +67,7 @@ class Resolved:
     job: Object
     spec: JobSpec
     connection: VaultConnection
+    storages: tuple[StorageConnection, ...] = ()
 
 
 async def resolve(services: Services, pod: Attested) -> Resolved:
@@ -71,7 +75,8 @@ async def resolve(services: Services, pod: Attested) -> Resolved:
 
     Raises:
         NotOurPod: the job is gone, is being deleted, or is not the one that was launched.
-        VaultMisconfigured: the settings no longer hold the connection that the pod was told.
+        VaultMisconfigured, StorageMisconfigured: the settings no longer hold a connection that the
+            pod was told.
     """
     ref = pod.record.job
     item = await services.cluster.read(TRAINING_JOBS, ref.namespace, ref.name)
@@ -92,7 +97,18 @@ async def resolve(services: Services, pod: Attested) -> Resolved:
             f"Vault connection {name} is not what it was when the job was launched",
             fix="restore it in the operator's settings, or run the job again under a new name",
         )
-    return Resolved(item, job.spec, connection)
+    return Resolved(item, job.spec, connection, _storages(services.settings, job.spec, pod))
+
+
+def _storages(settings: Settings, spec: JobSpec, pod: Attested) -> tuple[StorageConnection, ...]:
+    storages = storages_of(spec, settings, pod.record.job.namespace)
+    told = {s.name: s for s in (pod.run.dataset_storage, pod.run.output_storage) if s is not None}
+    if storages is None or any(s.told(told[s.name].credentials) != told[s.name] for s in storages):
+        raise StorageMisconfigured(
+            f"storage connection {' or '.join(told)} is not what it was when the job was launched",
+            fix="restore it in the operator's settings, or run the job again under a new name",
+        )
+    return storages
 
 
 @asynccontextmanager

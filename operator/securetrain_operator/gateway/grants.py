@@ -142,7 +142,9 @@ class Grants:
         """Names of policies that open the pod; NotReady if ours is needed and not in place."""
         services, pod = self._services, asked.pod
         job = pod.record.job
-        ours = network_policy(job, services.settings, asked.resolved.connection)
+        ours = network_policy(
+            job, services.settings, asked.resolved.connection, asked.resolved.storages
+        )
         policies = await services.cluster.list(NETWORK_POLICIES, job.namespace, None)
         labels = pod.pod["metadata"].get("labels") or {}
         for built in (ours, default_deny(job.namespace)):

@@ -1,0 +1,314 @@
+"""Our S3 client on a real server, and on servers that mean harm."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcluster.pki import Authority
+from securetrain.api.gateway import ObjectStorage
+from securetrain.errors import (
+    ManifestInvalid,
+    ModelCorrupt,
+    SecuretrainError,
+    StorageDenied,
+    StorageFull,
+    StorageMisconfigured,
+    StorageUnavailable,
+)
+from securetrain.secret import Secret
+from securetrain.storage import s3
+from securetrain.storage.credentials import Credentials
+from securetrain.storage.objects import ObjectStore, StoredObject
+from securetrain.storage.s3 import S3Store, open_store
+from securetrain.storage.uri import parse_uri
+from support.buckets import Bucket, MemoryStore, login, opened, told
+from support.s3_server import S3Server
+from support.tls_server import Reply, Request, TlsServer, answer
+
+TOKEN = "a-session-token-that-nobody-else-may-see"
+
+
+@pytest.fixture(params=["server", "memory"])
+def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    """The real thing, and the one in memory that stands in for it elsewhere: they must agree."""
+    if request.param == "memory":
+        yield MemoryStore(Bucket(), "a/prefix")
+        return
+    server: S3Server = request.getfixturevalue("s3_server")
+    with opened(server, f"s3://{server.bucket()}/a/prefix") as real:
+        yield real
+
+
+def test_objects_are_written_read_copied_and_removed(store: ObjectStore, tmp_path: Path) -> None:
+    store.write("dataset.json", b"content")
+    store.write("empty", b"")
+    (tmp_path / "shard").write_bytes(b"x" * 1000)
+    store.below("shards").write_file("one", tmp_path / "shard")
+    assert [(item.name, item.size) for item in store.list(limit=9)] == [
+        ("dataset.json", 7),
+        ("empty", 0),
+        ("shards/one", 1000),
+    ]
+    assert [item.name for item in store.list("shards/", limit=9)] == ["shards/one"]
+    assert [item.name for item in store.list(limit=2)] == ["dataset.json", "empty"]
+    assert store.read("dataset.json", 7) == b"content"
+    assert store.read("empty", 0) == b""
+    with store.below("shards").open("one", 1000, ManifestInvalid) as (stream, size):
+        assert (stream.read(), size) == (b"x" * 1000, 1000)
+    found = store.stat("dataset.json")
+    assert found is not None
+    assert found.size == 7
+    assert store.copy(found, "copies/one") == store.stat("copies/one")
+    assert store.read("copies/one", 7) == b"content"
+    assert not store.copy(replace(found, etag='"another"'), "copies/two")
+    assert not store.copy(StoredObject("nothing", 1, found.etag), "copies/two")
+    for name in ("dataset.json", "never there"):
+        store.remove(name)
+    assert store.stat("dataset.json") is None
+    assert not store.has("copies/two")
+
+
+def test_an_object_is_made_once_only(store: ObjectStore) -> None:
+    assert store.create("key.json", b"first")
+    assert not store.create("key.json", b"second")
+    assert store.read("key.json", 9) == b"first"
+    found = store.stat("key.json")
+    assert found is not None
+    assert store.exchange(found, b"third")
+    assert not store.exchange(found, b"fourth")
+    assert store.read("key.json", 9) == b"third"
+    store.remove("key.json")
+    assert not store.exchange(found, b"fifth")
+
+
+def test_what_is_missing_or_too_long_is_of_the_callers_class(store: ObjectStore) -> None:
+    store.write("model.json", b"12345")
+    with pytest.raises(ModelCorrupt, match=r"model\.json has 5 bytes, more than 4"):
+        store.read("model.json", 4, ModelCorrupt)
+    with pytest.raises(ManifestInvalid, match=r"policy\.json does not exist"):
+        store.read("policy.json", 4)
+
+
+def test_large_objects_go_in_parts_and_are_read_in_pieces(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in {"PART": 5 << 20, "PIECE": 3 << 20}.items():
+        monkeypatch.setattr(s3, name, size)
+    data, sent = os.urandom((11 << 20) + 17), []
+    (tmp_path / "large").write_bytes(data)
+    with opened(s3_server, f"s3://{s3_server.bucket()}/p") as store:
+        store.write_file("file", tmp_path / "large", sent.append)
+        store.write("bytes", data)
+        assert sum(sent) == len(data)
+        assert len(sent) > 1
+        for name in ("file", "bytes"):
+            assert store.read(name, len(data)) == data
+
+
+def test_more_than_a_page_is_listed(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PAGE", 2)
+    with opened(s3_server, f"s3://{s3_server.bucket()}/p") as store:
+        for number in range(5):
+            store.write(str(number), b"")
+        assert [item.name for item in store.list(limit=9)] == list("01234")
+        assert [item.name for item in store.list(limit=3)] == list("012")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_told(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PIECE", 100)
+    with opened(s3_server, f"s3://{s3_server.bucket()}/p") as store:
+        store.write("shard", bytes(1000))
+        with store.open("shard", 1000, ModelCorrupt) as (stream, _):
+            stream.read(10)
+            store.write("shard", bytes(150))
+            with pytest.raises(ModelCorrupt, match="shard changed while it was read"):
+                stream.read()
+
+
+CALLS: dict[str, Callable[[S3Store], object]] = {
+    "read": lambda store: store.read("dataset.json", 10),
+    "list": lambda store: store.list(limit=1),
+    "copy": lambda store: store.copy(StoredObject("a", 1, "b"), "c"),
+    "remove": lambda store: store.remove("model.json"),
+    "write": lambda store: store.write("model.json", b"x"),
+    "create": lambda store: store.create("key.json", b"x"),
+}
+
+
+def refused(store: S3Store, *calls: str) -> list[SecuretrainError]:
+    """What each kind of call says."""
+    found = []
+    for name in calls or CALLS:
+        with pytest.raises(SecuretrainError) as caught:
+            CALLS[name](store)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+        found.append(caught.value)
+    return found
+
+
+def test_a_wrong_login_is_refused_by_name_and_told_to_nobody(s3_server: S3Server) -> None:
+    wrong = replace(login(s3_server), secret_access_key=Secret(b"not-the-secret-of-this-login"))
+    address = parse_uri(f"s3://{s3_server.bucket()}/data/digits")
+    with open_store(told(s3_server), wrong, address) as store:
+        for error in refused(store):
+            assert type(error) is StorageDenied
+            assert str(address) in error.message
+            assert "storage connection local" in error.message
+            for secret in ("not-the-secret", s3_server.access_key):
+                assert secret not in str(error) + repr(error)
+
+
+def test_a_bucket_that_is_not_there_is_named(s3_server: S3Server) -> None:
+    with opened(s3_server, "s3://no-such-bucket/p") as store:
+        with pytest.raises(StorageMisconfigured, match=r"s3://no-such-bucket/p .*NoSuchBucket"):
+            store.list(limit=1)
+        with pytest.raises(StorageMisconfigured, match="NoSuchBucket"):
+            store.write("x", b"")
+
+
+def test_a_server_that_does_not_prove_who_it_is_gets_no_login(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "other").certificate.read_text()
+    with opened(s3_server, "s3://bucket/p", ca=other) as store:
+        for error in refused(store, "list", "write"):
+            assert type(error) is StorageUnavailable
+            assert "does not prove who it is" in error.message
+    with opened(s3_server, "s3://bucket/p", ca=None) as store:
+        assert "does not prove" in refused(store, "list")[0].message
+    with (
+        pytest.raises(StorageMisconfigured, match="local holds no certificate"),
+        opened(s3_server, "s3://bucket/p", ca="none"),
+    ):
+        pass
+
+
+def scripted(server: TlsServer, **changes: Any) -> AbstractContextManager[S3Store]:
+    """A store at a scripted server, with a session token."""
+    known = {"name": "scripted", "endpoint": server.url, "region": "us-east-1", "ca": server.ca_pem}
+    keys = Credentials(Secret(b"access-key"), Secret(b"secret-key"), Secret.from_text(TOKEN))
+    return open_store(
+        ObjectStorage(**known, credentials="/none"), keys, parse_uri("s3://bucket/p"), **changes
+    )
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_no_redirect_is_followed(tmp_path: Path, status: int) -> None:
+    """A redirect would carry the session token to wherever it points."""
+    (tmp_path / "one").mkdir()
+    with TlsServer(tmp_path / "one", [answer(200)]) as trap:
+        reply = answer(status, Location=f"{trap.url}/bucket/p/dataset.json")
+        with TlsServer(tmp_path / "one", [reply]) as server, scripted(server) as store:
+            for error in refused(store, "read", "list", "copy"):
+                assert type(error) is StorageMisconfigured
+                assert "elsewhere" in error.message
+            assert server.requests
+        assert trap.requests == []
+
+
+ERROR = b"<Error><Code>AccessDenied</Code><Message>your secret-key is secret-key</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (403, "AccessDenied", StorageDenied),
+        (403, "RequestTimeTooSkewed", StorageDenied),
+        (400, "ExpiredToken", StorageDenied),
+        (400, "InvalidRequest", StorageMisconfigured),
+        (507, "InsufficientStorage", StorageFull),
+        (403, "QuotaExceeded", StorageFull),
+        (429, "TooManyRequests", StorageUnavailable),
+        (500, "InternalError", StorageUnavailable),
+        (503, "SlowDown", StorageUnavailable),
+    ],
+)
+def test_what_a_server_answers_becomes_an_error_that_quotes_nothing(
+    tmp_path: Path, status: int, code: str, kind: type[SecuretrainError]
+) -> None:
+    body = ERROR.replace(b"AccessDenied", code.encode())
+    with TlsServer(tmp_path, [answer(status, body)]) as server, scripted(server) as store:
+        (error,) = refused(store, "list")
+    assert type(error) is kind
+    assert f"answered {status}" in error.message
+    for secret in ("secret-key", TOKEN, "access-key", "your"):
+        assert secret not in str(error)
+
+
+def test_nothing_is_asked_of_anybody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No metadata service, no profile, no proxy, no other endpoint, and never without a login."""
+    (tmp_path / "tls").mkdir()
+    with TlsServer(tmp_path / "tls", [answer(200)]) as trap:
+        (tmp_path / "config").write_text(f"[default]\nendpoint_url = {trap.url}\n")
+        for name, value in {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": trap.url,
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": trap.url,
+            "AWS_ENDPOINT_URL": trap.url,
+            "AWS_ENDPOINT_URL_S3": trap.url,
+            "AWS_CONFIG_FILE": str(tmp_path / "config"),
+            "AWS_ACCESS_KEY_ID": "of-the-environment",
+            "AWS_SECRET_ACCESS_KEY": "of-the-environment",
+            "AWS_SESSION_TOKEN": "of-the-environment",
+            "AWS_CA_BUNDLE": str(tmp_path / "none"),
+            "HTTPS_PROXY": trap.url,
+            "https_proxy": trap.url,
+            "FSSPEC_S3_ANON": "true",
+            "FSSPEC_S3_ENDPOINT_URL": trap.url,
+        }.items():
+            monkeypatch.setenv(name, value)
+        with TlsServer(tmp_path / "tls", [answer(403)]) as server, scripted(server) as store:
+            refused(store, "list", "read")
+            for request in server.requests:
+                signed = request.headers["authorization"]
+                assert signed.startswith("AWS4-HMAC-SHA256 Credential=access-key/")
+                assert request.headers["x-amz-security-token"] == TOKEN
+        assert trap.requests == []
+
+
+def raw(first: str, *headers: str, body: bytes = b"") -> Reply:
+    """An answer as it is written here."""
+    data = "\r\n".join([f"HTTP/1.1 {first}", *headers, "Connection: close", "", ""]).encode()
+
+    def reply(_request: Request, secure: ssl.SSLSocket) -> None:
+        secure.sendall(data + body)
+
+    return reply
+
+
+def test_an_answer_that_is_cut_is_asked_for_again(tmp_path: Path) -> None:
+    data, size = secrets.token_bytes(1000), "Content-Length: 1000"
+    replies = [
+        raw("200 OK", size, 'ETag: "e"'),
+        raw("206 Partial Content", size, body=data[:-3]),
+        raw("206 Partial Content", size, body=data),
+    ]
+    with TlsServer(tmp_path, replies) as server:
+        with scripted(server) as store:
+            assert store.read("dataset.json", 1000) == data
+        assert len(server.requests) == 3
+
+
+def test_a_server_that_stays_away_is_waited_for_as_long_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "FIRST_PAUSE", 0.01)
+    away, listing = answer(503), b"<ListBucketResult></ListBucketResult>"
+    replies = [away] * 12 + [answer(200, listing)]
+    with TlsServer(tmp_path, replies) as server:
+        with scripted(server) as store, pytest.raises(StorageUnavailable):
+            store.list(limit=1)
+        assert len(server.requests) < 12
+        with scripted(server, patience=30.0) as store:
+            assert store.list(limit=1) == []
