@@ -216,7 +216,7 @@ def _keys_there(depot: Depot, there: Mapping[str, int]) -> Mapping[Split, Wrappe
     try:
         if pair.PENDING_FILE in there:
             data = files.read(depot, pair.PENDING_FILE, pair.MAX_PENDING_BYTES)
-            return dataset.parse_keys(pair.parse_pending(data).keys)
+            return dataset.parse_keys(pair.parse_pending(data).contents[1])
         return dataset.parse_keys(files.read(depot, pair.KEYS_FILE, pair.MAX_KEYS_BYTES))
     except ManifestInvalid:
         return None  # nobody can use them either
