@@ -177,7 +177,7 @@ def decrypt_stream(
         ):
             _write(dst, segment)
     finally:
-        used.plain[:] = _ZEROS
+        used.plain[:] = _ZEROS[: len(used.plain)]
     return plain
 
 

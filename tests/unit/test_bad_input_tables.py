@@ -27,6 +27,7 @@ JOBS = {"refused jobs": REFUSED, "jobs told about": TOLD}
 TABLES = {**JOBS, **FILES, "commands": [row for *_, row in bad_files.COMMANDS]}
 NEEDED = {
     "too-late": "datasets/0/uri",  # something has to be waited for
+    "no-storage-connection": "datasets/0/uri",  # only an s3 URI may name one
     "too-wide": "model/architecture",  # the other one has no such layers
     "too-easy": "datasets/0/uri",  # the dataset whose policy asks for more
 }

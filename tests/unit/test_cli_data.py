@@ -156,8 +156,6 @@ def test_seal_without_vault_says_what_to_set(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"dest": "pvc://datasets/x"}, "seal into a folder"),
-        ({"dest": "s3://bucket/x"}, "seal into a folder"),
         ({"--split": "80/20"}, "80/10/10"),
         ({"--policy": "none.json"}, "new policy"),
     ],

@@ -13,6 +13,7 @@ from securetrain.api.names import Split
 from securetrain.sealed.sources import ImageSource
 from securetrain.sealed.sources.base import numbered
 from securetrain.sealed.splits import Fractions
+from securetrain.sealed.streaming import Buffers
 from securetrain.sealed.writer import SealOptions, seal
 from securetrain.secret import Secret
 from securetrain_trainer import pipeline, shards
@@ -70,8 +71,8 @@ def test_a_reader_takes_less_than_a_tenth_of_its_dataset(
     dataset, held = dataset_of(root), [0]
     unseal = shards.unseal
 
-    def watched(split: SealedSplit, index: int) -> int:
-        descriptor = unseal(split, index)
+    def watched(split: SealedSplit, index: int, buffers: Buffers) -> int:
+        descriptor = unseal(split, index, buffers)
         held.append(in_shards())
         return descriptor
 

@@ -13,7 +13,7 @@ from fuzz.target import Target
 from securetrain.errors import ShardCorrupt
 from securetrain.sealed import streaming
 from securetrain.secret import Secret
-from securetrain_trainer.shards import count_frames
+from securetrain_trainer.frames import FrameCounter
 
 SEGMENT = 128
 DEK = Secret(b"k" * 32)
@@ -56,8 +56,10 @@ def written_opens(plain: bytes) -> None:
 
 def frames_fit(plain: bytes) -> None:
     """Records are counted only where their frames fill all of it."""
+    counter = FrameCounter()
     try:
-        count = count_frames(plain)
+        counter.feed(memoryview(plain))
+        count = counter.total()
     except ShardCorrupt:
         return
     at = 0
