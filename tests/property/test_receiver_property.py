@@ -17,7 +17,7 @@ from securetrain.errors import ManifestInvalid
 from securetrain.storage import frames
 from securetrain.storage.frames import Request
 from securetrain.storage.receive import Receiver
-from support.mutations import documents
+from support.altered_documents import documents
 
 NAMES = ("policy.json", "shards/a.sealed", "dataset.json")
 REQUEST = {"op": "write", "name": "policy.json", "size": 4, "sha256": sha256_hex(b"true")}
