@@ -156,6 +156,10 @@ def test_seal_without_vault_says_what_to_set(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"dest": "gs://bucket/x"}, "write pvc://<claim>/<path> or s3://<bucket>/<prefix>"),
+        ({"dest": "pvc://datasets/../x"}, "write pvc://<claim>/<path> or s3://<bucket>/<prefix>"),
+        ({"dest": "s3://bucket"}, "write s3://bucket/NAME"),
+        ({"--staging": "elsewhere"}, "leave it out: DEST is the folder itself"),
         ({"--split": "80/20"}, "80/10/10"),
         ({"--policy": "none.json"}, "new policy"),
     ],
