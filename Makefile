@@ -44,14 +44,14 @@ test: venv ## every test, on real servers; a skipped test is a failure
 check: lint ## what lint does, and the fast tests
 	$(PYTEST) --quiet --numprocesses=auto --maxprocesses=4 tests/unit tests/property
 
-mutants: venv ## take the guards out one by one and demand that a test goes red each time
+mutants: venv ## take the guards out one by one and demand that a test goes red each time; TOPICS="storage s3"
 	PYTHONPATH=tests $(BIN)/python -m mutation $(TOPICS)
 
 fuzz: venv ## look for inputs that break a parser; FUZZ="policy shard" SECONDS=1200, all for a minute each
 	PYTHONPATH=tests:. KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=2 \
 	  $(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(FUZZ)
 
-soak: venv ## hours of abuse: 200 jobs under kills and faults, every crash of every story; JOBS=30 SEED=7
+soak: venv ## hours: 200 jobs under kills and faults, a crash at every step, 4 GiB in a small pod; JOBS=30 SEED=7
 	PYTHONPATH=tests $(BIN)/python -m soak --jobs $(or $(JOBS),200) $(if $(SEED),--seed $(SEED))
 	$(PYTEST) tests/soak
 

@@ -85,7 +85,7 @@ class UsagePolicy(Model):
     not_after: Rfc3339
     """When the permission ends, in UTC; there is always an end."""
     network_isolation: bool = True
-    """The pod must be cut off from every network but the key gateway, Vault and DNS."""
+    """The pod must be cut off from all but the key gateway, Vault, DNS and the job's storage."""
 
     @model_validator(mode="after")
     def _real_date(self) -> Self:

@@ -1,6 +1,6 @@
 """Takes the guards out one by one and demands that a test goes red each time.
 
-`python -m mutation [topic …]`, with `tests` on the path (`make mutation`). Every `<topic>.toml`
+`python -m mutation [topic …]`, with `tests` on the path (`make mutants`). Every `<topic>.toml`
 beside this file lists mutations: which guard, in which file, what text takes it out, and which
 tests must notice. Each runs in a private copy of the tracked files; nothing here is touched. All
 named tests must first pass on an unchanged copy, for a test that is red anyway notices nothing.
