@@ -1,12 +1,14 @@
-"""4 GiB of images in shards of 16 MiB, trained on in a pod that may hold 1.5 GiB.
+"""4 GiB of images: sealed in a tenth of that, and trained on in a pod that may hold 1.5 GiB.
 
-TensorFlow alone takes about 700 MiB. What the pods took at most is in `build/soak/large.json`.
+The pod holds TensorFlow too. What sealing and the pods took at most is in `build/soak/large.json`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ IMAGE_BYTES = SIDE * SIDE * 3
 RECORDS = (4 << 30) // IMAGE_BYTES
 CHUNK = 4096
 LIMIT = 1536 << 20
+SEAL_LIMIT = RECORDS * IMAGE_BYTES // 10
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -68,10 +71,10 @@ def write_images(path: Path) -> None:
 def test_four_gigabytes_are_trained_on_in_a_pod_of_one_and_a_half(platform: Platform) -> None:
     source = platform.work / "large.npz"
     write_images(source)
-    began = time.monotonic()
-    folder = sealing.seal(platform, NAMESPACE, source, "large")
-    seconds = time.monotonic() - began
+    folder = platform.work / "large"
+    seconds, sealer = seal(platform, source, folder)
     source.unlink()
+    platform.hand_over(folder, NAMESPACE, "large")
     sealed = [path.stat().st_size for path in folder.rglob("*.sealed")]
     shutil.rmtree(folder)  # the volume has its copy
     assert sum(sealed) >= 4 << 30
@@ -86,14 +89,30 @@ def test_four_gigabytes_are_trained_on_in_a_pod_of_one_and_a_half(platform: Plat
         "sealedBytes": sum(sealed),
         "shards": len(sealed),
         "sealSeconds": round(seconds),
+        "sealerBytesAtMost": sealer,
         "podLimitBytes": LIMIT,
         "heldBytesAtMost": peaks,
         "status": {key: status.get(key) for key in ("phase", "startTime", "completionTime")},
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     assert status["phase"] == "Succeeded", status["conditions"]
+    assert sealer < SEAL_LIMIT
     assert set(peaks) == {"train", "certify"}
     assert max(peaks.values()) < LIMIT
+
+
+def seal(platform: Platform, source: Path, folder: Path) -> tuple[float, int]:
+    """Seconds that it took, and the most memory that it had."""
+    new = ["new", "policy", "--namespace", NAMESPACE, "--output-kek", f"{NAMESPACE}-models"]
+    policy = platform.work / "policy.json"
+    policy.write_text(platform.run("securetrain", *new).stdout)
+    options = ["--kek", f"{NAMESPACE}-digits", "--policy", str(policy)]
+    command = ["securetrain", "seal", str(source), str(folder), *options]
+    began = time.monotonic()
+    sealer = subprocess.Popen(command, env=platform.environment)
+    _, status, usage = os.wait4(sealer.pid, 0)
+    assert status == 0
+    return time.monotonic() - began, usage.ru_maxrss * 1024
 
 
 def watch(platform: Platform) -> dict[str, int]:
