@@ -12,6 +12,9 @@ CLUSTER := $(BIN)/python -m localcluster
 PYTEST := $(BIN)/python -m pytest
 SUITES := tests/unit tests/property tests/fuzz tests/integration
 WHOLE := $(PYTEST) --no-skips --durations=20
+# One more than cores: tests of servers wait as much as they work.
+PARALLEL := --numprocesses=$(shell n=$$(nproc); echo $$(( n < 4 ? n + 1 : 4 ))) --dist=loadfile \
+	--no-loadscope-reorder
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-header pyproject.toml
 
@@ -38,11 +41,11 @@ demo: venv ## the whole story on this machine: sealed data in, signed model out,
 
 test: venv ## every test, on real servers; a skipped test is a failure
 	$(CLUSTER) prepare
-	$(WHOLE) --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(SUITES)
+	$(WHOLE) $(PARALLEL) $(SUITES)
 	$(WHOLE) tests/e2e
 
 check: lint ## what lint does, and the fast tests
-	$(PYTEST) --quiet --numprocesses=auto --maxprocesses=4 tests/unit tests/property
+	$(PYTEST) --quiet $(PARALLEL) tests/unit tests/property
 
 mutants: venv ## take the guards out one by one and demand that a test goes red each time; TOPICS="storage s3"
 	PYTHONPATH=tests $(BIN)/python -m mutation $(TOPICS)
