@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from securetrain.api.names import Purpose
+from securetrain.audit import chain
 from soak.supervisor import say
 from support import stage
 from support.stage import Stage
@@ -87,6 +88,9 @@ def check(at: Stage, jobs: Sequence[Planned], deaths: int) -> list[str]:
         trained = [p.name for p in at.player.of(job.name, Purpose.TRAIN) if "keys" in p.stages]
         if len(trained) != (0 if job.reason == "PolicyDenied" else 1):
             found.append(f"keys to train had {trained}")
+        if found and record:
+            kinds = [chain.parse_line(line).type for line in record.audit]
+            found.append("its trail: " + " ".join(k.removeprefix(chain.TYPE_PREFIX) for k in kinds))
         wrong += [f"{job.name}: {text}" for text in found]
     return wrong
 

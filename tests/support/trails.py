@@ -90,9 +90,16 @@ def _once(records: Sequence[chain.Record]) -> Iterator[str]:
             yield f"{kind} happened {kinds[kind]} times"
     if kinds["job.finished"] != 1:
         yield "the chain is not closed"
+    withdrawn = _by_pod(records, "grant.withdrawn")  # nothing was issued: it may be asked for again
     for kind in ("grant.recorded", "grant.issued", "grant.lost"):
-        pods = Counter(r.data["podUID"] for r in records if r.type == chain.TYPE_PREFIX + kind)
-        yield from (f"{kind} twice for pod {pod}" for pod, count in pods.items() if count > 1)
+        for pod, count in _by_pod(records, kind).items():
+            if count > 1 + (withdrawn[pod] if kind == "grant.recorded" else 0):
+                yield f"{kind} {count} times for pod {pod}"
+
+
+def _by_pod(records: Sequence[chain.Record], kind: str) -> Counter[str]:
+    wanted = chain.TYPE_PREFIX + kind
+    return Counter(record.data["podUID"] for record in records if record.type == wanted)
 
 
 def _children(
