@@ -41,3 +41,12 @@ def test_every_page_that_is_linked_exists() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{target} in {page.name}"
+
+
+def test_decisions_are_numbered_one_by_one() -> None:
+    names = sorted(path.name for path in (ROOT / "docs/decisions").glob("*.md"))
+    assert [name[:5] for name in names] == [f"{n:04d}-" for n in range(1, len(names) + 1)]
+    for name in names:
+        lines = (ROOT / "docs/decisions" / name).read_text().splitlines()
+        assert lines[0].startswith(f"# {name[:4]}: "), name
+        assert len(lines) <= 40, name

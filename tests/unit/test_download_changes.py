@@ -1,4 +1,4 @@
-"""What is fetched is one thing, though it be replaced meanwhile; and no manifest names a way out."""
+"""What is fetched is one thing, though it be replaced meanwhile, and no manifest leads astray."""
 
 from __future__ import annotations
 
