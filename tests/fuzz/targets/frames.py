@@ -15,12 +15,11 @@ from securetrain.storage.receive import Receiver
 
 FOLDER = "noise"
 OUTSIDE = "outside"
-Served = tuple[bytes, list[tuple[str, bytes]]]
-"""What was answered; name and content of each file that is there then."""
+Files = list[tuple[str, bytes]]
 
 
-def parse(data: bytes) -> Served:
-    """Serve it on an empty claim, which is beside a file that nobody may touch."""
+def parse(data: bytes) -> Files:
+    """Serve it on an empty claim beside a file that nobody may touch; the files there then."""
     with file_of(b"", OUTSIDE) as outside:
         mount, sink = outside.with_name("claim"), io.BytesIO()
         mount.mkdir()
@@ -33,17 +32,16 @@ def parse(data: bytes) -> Served:
             assert sorted(os.listdir(mount.parent)) == ["claim", OUTSIDE]
         folder = mount / FOLDER
         found = [path for path in folder.rglob("*") if not path.is_dir()]
-        return sink.getvalue(), [(str(p.relative_to(folder)), p.read_bytes()) for p in found]
+        files = [(str(path.relative_to(folder)), path.read_bytes()) for path in found]
+        assert all(content in data for _, content in files)
+        assert not sink.getvalue() or frames.unpack(Answer, io.BytesIO(sink.getvalue()).read)
+        return files
 
 
-def holds(served: Served) -> None:
-    """Whole files of sound names, and answers that the sender can read to the end."""
-    said, files = served
+def holds(files: Files) -> None:
+    """Names of files of a sealed folder; nothing that is not whole is left."""
     for name, _ in files:
         assert re.fullmatch(frames.NAME, name), name
-    source = io.BytesIO(said)
-    while (answer := frames.unpack(Answer, source.read)) is not None:
-        assert len(source.read(answer.size)) == answer.size
 
 
 def views(data: bytes) -> Sequence[bytes]:
