@@ -4,7 +4,7 @@ Then three thefts are tried, and fail.
 
 Every step is a command that people use, shown before it runs. What it makes stays in build/demo;
 the cluster stays up for a look around. Run again, it starts over with the same cluster; `make
-clean` removes everything.
+clean` stops it and removes build/, while .venv and the cache stay.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Demo:
             "export KUBECONFIG=build/demo/kubeconfig PATH=.venv/bin:$PATH",
             f"securetrain audit show {JOB} -n {NAMESPACE}",
             "securetrain inspect build/demo/dataset --deep",
-            "make clean            # stops the cluster and removes everything",
+            "make clean            # stops the cluster, removes build/; .venv and the cache stay",
         ):
             self._console.print(f"  {command}", soft_wrap=True)
 
@@ -245,7 +245,7 @@ def main() -> int:
         console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        console.print("\nStopped. `make demo` starts over, `make clean` removes everything.")
+        console.print("\nStopped. `make demo` starts over, `make clean` removes build/.")
         return 130
     return 0
 

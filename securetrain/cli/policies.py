@@ -132,8 +132,8 @@ def policy_check(
         )
 
 
-def policy_schema() -> None:
-    """Print the JSON Schema of usage policies, for editors."""
+def policy_schema(output: OutputOption = Output.JSON) -> None:
+    """Print the JSON Schema of usage policies, for editors; it is JSON whatever --output says."""
     typer.echo(policy_text.schema_text(), nl=False)
 
 

@@ -168,18 +168,26 @@ def seal(
         return
     if not dest or not kek or policy is None:
         raise UsageError("DEST, --kek and --policy are needed.", fix="give them, or --dry-run")
-    options = writer.SealOptions(
+    options = _options(task, kek, policy, transit_mount, shard_size)
+    reach = Reach(S3Options(endpoint, ca, region, profile), namespace, context, image)
+    _deliver(task, Destination.parse(dest, staging, reach), options)
+
+
+def _deliver(task: _Task, destination: Destination, options: writer.SealOptions) -> None:
+    destination.check()
+    destination.send_on(task.output, _seal(task, destination, options))
+
+
+def _options(
+    task: _Task, kek: str, policy: Path, transit_mount: str, shard_mib: int
+) -> writer.SealOptions:
+    return writer.SealOptions(
         kek=kek,
         policy=policies.read_policy(policy)[0],
         transit_mount=transit_mount,
         fractions=task.fractions,
-        shard_bytes=shard_size * MIB,
+        shard_bytes=shard_mib * MIB,
     )
-    reach = Reach(S3Options(endpoint, ca, region, profile), namespace, context, image)
-    destination = Destination.parse(dest, staging, reach)
-    destination.check()
-    told = _seal(task, destination, options)
-    destination.send_on(output, told)
 
 
 def _seal(task: _Task, destination: Destination, options: writer.SealOptions) -> Mapping[str, Any]:

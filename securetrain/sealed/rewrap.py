@@ -27,6 +27,7 @@ from securetrain.sealed.dataset import (
     key_check,
     load_dataset,
 )
+from securetrain.sealed.model import KeyFile
 from securetrain.sealed.policy import parse_policy
 from securetrain.secret import Secret
 
@@ -205,6 +206,6 @@ def _wrap_again(
     return version
 
 
-def key_version(key: WrappedDek) -> int:
+def key_version(key: WrappedDek | KeyFile) -> int:
     """The KEK's version that wrapped a key."""
     return int(key.wrapped.split(":")[1].removeprefix("v"))

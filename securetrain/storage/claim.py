@@ -74,7 +74,7 @@ class ClaimDepot:
     ) -> Iterator[tuple[BinaryIO, int]]:
         """A stream of a file and its size, to be read before anything else is asked."""
         try:
-            answer = self._ask(Request(op="read", name=name, limit=limit))
+            answer = self._ask(Request(op="read", name=name, limit=limit), may_miss=True)
         except FileNotFoundError:
             raise error(f"{name} does not exist at {self.where}.") from None
         if answer.size > limit:
@@ -112,7 +112,7 @@ class ClaimDepot:
 
     def _digest(self, name: str) -> str | None:
         try:
-            return self._ask(Request(op="digest", name=name)).sha256
+            return self._ask(Request(op="digest", name=name), may_miss=True).sha256
         except FileNotFoundError:
             return None
 
@@ -120,16 +120,22 @@ class ClaimDepot:
         self.pipe.write(frames.pack(request) + data)
         return self._answer()
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, request: Request, *, may_miss: bool = False) -> Answer:
+        """The answer; if a file `may_miss`, its absence is a FileNotFoundError."""
         self.pipe.write(frames.pack(request))
-        return self._answer()
+        return self._answer(may_miss=may_miss)
 
-    def _answer(self) -> Answer:
+    def _answer(self, *, may_miss: bool = False) -> Answer:
         answer = frames.unpack(Answer, self.pipe.read)
         if answer is None:
             raise _gone(self.where)
-        if answer.error == MISSING:
+        if answer.error == MISSING and may_miss:
             raise FileNotFoundError
+        if answer.error == MISSING:
+            raise ClusterUnavailable(
+                f"what was just written at {self.where} is gone: somebody removes files there.",
+                fix="see who else works in that folder of the claim, then do the same again",
+            )
         if answer.error is not None:
             raise _error_of(answer, self.where)
         return answer

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +18,14 @@ from securetrain.api.names import Split
 from securetrain.errors import (
     IntegrityError,
     InvalidInput,
+    ManifestInvalid,
     ModelCorrupt,
     ShardCorrupt,
 )
 from securetrain.sealed import dataset, files, model, pair, parallel
 from securetrain.sealed.staging import resumed
 from securetrain.storage.depot import Depot, SealedFile
-from securetrain.storage.parcel import MODEL_LIMITS
+from securetrain.storage.parcel import MODEL_LIMITS, weights_of
 
 CHUNK: Final = 1 << 20
 OnProgress = Callable[[int, int, int], None]
@@ -41,7 +43,8 @@ def download(
     Raises:
         OutputExists: the destination exists.
         InvalidInput: there is no sealed dataset or model.
-        ManifestInvalid, ShardCorrupt, ModelCorrupt: what is there is not what was sealed.
+        ManifestInvalid, ShardCorrupt, ModelCorrupt: what is there is not what was sealed, or was
+            replaced meanwhile.
         SecuretrainError: what the depot raises; what was fetched stays for the next time.
     """
     with resumed(destination) as folder:
@@ -65,28 +68,73 @@ def _fetch_dataset(depot: Depot, folder: Path, on_progress: OnProgress) -> None:
     wanted = [SealedFile(entry.path, entry.bytes, entry.sha256) for entry in entries]
     kept = {file.name for file in wanted} | {dataset.index_path(split) for split in Split}
     _prune(folder, kept)
-    _Fetching(depot, folder, ShardCorrupt, on_progress).fetch(wanted)
-    files.sync_folder(folder / dataset.SHARD_FOLDER)
-    for split, info in sealed.manifest.splits.items():
-        name = dataset.index_path(split)
-        files.replace(folder, name, files.read(depot, name, dataset.max_index_bytes(info)))
-    policy, keys = pair.read(depot)
-    files.replace(folder, dataset.POLICY_FILE, policy)
-    files.replace(folder, dataset.KEYS_FILE, keys)
+    with _unchanged(depot, dataset.DATASET_FILE, sealed.manifest_bytes):
+        _Fetching(depot, folder, ShardCorrupt, on_progress).fetch(wanted)
+        files.sync_folder(folder / dataset.SHARD_FOLDER)
+        for split, info in sealed.manifest.splits.items():
+            name = dataset.index_path(split)
+            files.replace(folder, name, files.read(depot, name, dataset.max_index_bytes(info)))
+        policy, keys = pair.read(depot)
+        files.replace(folder, dataset.POLICY_FILE, policy)
+        files.replace(folder, dataset.KEYS_FILE, keys)
+    if pair.read(depot) != (policy, keys):
+        raise _changed(dataset.KEYS_FILE)
     files.replace(folder, dataset.DATASET_FILE, sealed.manifest_bytes)
     dataset.load_dataset(folder)
 
 
 def _fetch_model(depot: Depot, folder: Path, on_progress: OnProgress) -> None:
     data = files.read(depot, model.MODEL_FILE, model.MAX_MODEL_BYTES)
-    weights = model.parse_model(data).weights
-    wanted = SealedFile(weights.path, weights.bytes, weights.sha256)
+    wanted = weights_of(data)
     _prune(folder, {wanted.name})
-    _Fetching(depot, folder, ModelCorrupt, on_progress).fetch([wanted])
-    for name, limit in MODEL_LIMITS.items():
-        if depot.has(name):
-            files.replace(folder, name, files.read(depot, name, limit))
+    with _unchanged(depot, model.MODEL_FILE, data):
+        _Fetching(depot, folder, ModelCorrupt, on_progress).fetch([wanted])
+        for name, limit in MODEL_LIMITS.items():
+            if depot.has(name):
+                files.replace(folder, name, files.read(depot, name, limit))
+        _require_own_key(folder, model.parse_model(data).id)
     files.replace(folder, model.MODEL_FILE, data)
+
+
+def _require_own_key(folder: Path, job_uid: str) -> None:
+    """Raise ManifestInvalid if the key that came is another job's.
+
+    In a bucket a replacement begins with key.json, while model.json is the old one still.
+    """
+    if files.exists(folder, model.KEY_FILE):
+        key = model.parse_key(files.read(folder, model.KEY_FILE, model.MAX_KEY_BYTES))
+        if key.job_uid != job_uid:
+            raise _changed(model.KEY_FILE)
+
+
+@contextmanager
+def _unchanged(depot: Depot, name: str, data: bytes) -> Iterator[None]:
+    """Raise ManifestInvalid if a manifest there is not the same at the end of the block.
+
+    What was wrong within the block is told as it is only if it has no such cause.
+    """
+    try:
+        yield
+    except IntegrityError:
+        _require_same(depot, name, data)
+        raise
+    _require_same(depot, name, data)
+
+
+def _require_same(depot: Depot, name: str, data: bytes) -> None:
+    try:
+        same = files.read(depot, name, len(data)) == data
+    except IntegrityError:
+        same = False
+    if not same:
+        raise _changed(name)
+
+
+def _changed(name: str) -> ManifestInvalid:
+    return ManifestInvalid(
+        f"{name} changed while it was fetched: somebody replaces what is there.",
+        fix="wait until they have ended, then do the same again",
+    )
 
 
 def _prune(folder: Path, kept: Collection[str]) -> None:
@@ -118,7 +166,6 @@ class _Fetching:
             self._advance(file.size, fetched=False)
             return
         target = self._folder / file.name
-        target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f".{target.name}.partial")
         temporary.unlink(missing_ok=True)
         with self._depot.open(file.name, file.size, self._error) as (source, size):

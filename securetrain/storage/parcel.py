@@ -12,7 +12,7 @@ from typing import Final
 
 from securetrain.api.gateway import MAX_POLICY_BYTES
 from securetrain.api.names import Split
-from securetrain.errors import InvalidInput, ModelCorrupt, ShardCorrupt
+from securetrain.errors import InvalidInput, ManifestInvalid, ModelCorrupt, ShardCorrupt
 from securetrain.sealed import dataset, files, model, pair
 from securetrain.storage.depot import SealedFile
 
@@ -97,6 +97,21 @@ def check(folder: Path, file: SealedFile) -> None:
         raise ShardCorrupt(f"{file.name} is not the file that was sealed.")
 
 
+def weights_of(data: bytes) -> SealedFile:
+    """The weights that the bytes of a model.json name.
+
+    Raises:
+        ManifestInvalid: it is no model.json, or its weights have another file's name or a path.
+    """
+    weights = model.parse_model(data).weights
+    if weights.path != model.WEIGHTS_FILE:
+        raise ManifestInvalid(
+            f"{model.MODEL_FILE}: weights.path is {weights.path!r}, not {model.WEIGHTS_FILE}.",
+            fix="take the model from where it was made",
+        )
+    return SealedFile(weights.path, weights.bytes, weights.sha256)
+
+
 def _dataset(folder: Path) -> Parcel:
     sealed = dataset.load_dataset(folder)
     shards = (
@@ -116,7 +131,6 @@ def _dataset(folder: Path) -> Parcel:
 
 def _model(folder: Path) -> Parcel:
     data = files.read(folder, model.MODEL_FILE, model.MAX_MODEL_BYTES, ModelCorrupt)
-    weights = model.parse_model(data).weights
     others = (
         _whole(folder, name, limit)
         for name, limit in MODEL_LIMITS.items()
@@ -126,7 +140,7 @@ def _model(folder: Path) -> Parcel:
         folder=folder,
         manifest=model.MODEL_FILE,
         manifest_bytes=data,
-        files=(SealedFile(weights.path, weights.bytes, weights.sha256), *others),
+        files=(weights_of(data), *others),
         pair=None,
     )
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -29,7 +30,7 @@ from securetrain.errors import (
     SecuretrainError,
     StorageFull,
 )
-from securetrain.storage import frames
+from securetrain.storage import frames, listing
 from securetrain.storage.frames import CHUNK, MISSING, Answer, Request
 
 MOUNT: Final = Path("/claim")
@@ -95,16 +96,12 @@ class Receiver:
                 _send(sink, Answer())
 
     def _list(self, limit: int, sink: BinaryIO) -> None:
-        lines: list[bytes] = []
         try:
             with self._folder(()) as at:
-                for name, size in _files(at):
-                    if len(lines) == limit:
-                        break
-                    lines.append(f"{size} {name}\n".encode())
+                found = list(islice(listing.listed(at), limit))
         except FileNotFoundError:
-            lines = []
-        text = b"".join(lines)
+            found = []
+        text = "".join(f"{size} {name}\n" for name, size in found).encode()
         _send(sink, Answer(size=len(text)))
         sink.write(text)
         sink.flush()
@@ -123,9 +120,8 @@ class Receiver:
 
     def _write(self, name: str, request: Request, payload: _Payload) -> bool:
         *parents, last = name.split("/")
-        partial = f".{last}.partial"
+        partial = listing.partial_name(last)
         with self._folder(tuple(parents), make=True) as at:
-            _unlink(partial, at)
             try:
                 if payload.into(os.open(partial, _NEW, 0o644, dir_fd=at)) != request.sha256:
                     raise ManifestInvalid(f"{name} was changed on its way.", fix="send it again")
@@ -219,24 +215,6 @@ def _step(part: str, at: int, *, make: bool) -> int:
             f"{part} in the claim is a file or a link, not a folder.",
             fix="choose another path, or remove it",
         ) from None
-
-
-def _files(at: int, above: str = "") -> Iterator[tuple[str, int]]:
-    """Names and sizes of regular files, in order, at most one folder deep."""
-    with os.scandir(at) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        name = above + entry.name
-        if entry.name.startswith(".") or not name.isascii() or "\n" in name:
-            continue
-        if entry.is_file(follow_symlinks=False):
-            yield name, entry.stat(follow_symlinks=False).st_size
-        elif entry.is_dir(follow_symlinks=False) and not above:
-            inner = os.open(entry.name, _FOLDER, dir_fd=at)
-            try:
-                yield from _files(inner, f"{name}/")
-            finally:
-                os.close(inner)
 
 
 def _linked(partial: str, name: str, at: int) -> bool:

@@ -4,9 +4,10 @@
 
 What is there already, with the right size and digest, is not sent again: the same upload once more
 goes on where the last one stopped. The manifest is written last and never replaced, and a place
-that holds anything else is left as it is. Of a dataset that is there only policy.json and keys.json
-are replaced, in the way of `sealed.pair`: rewrap.json first, which counts until both are there, so
-that whoever reads in between has the old two or the new two.
+that holds anything else is left as it is. Of what is there, only what a re-wrap makes is replaced,
+see `standing`: key.json of a model; policy.json and keys.json of a dataset, in the way of
+`sealed.pair`: rewrap.json first, which counts until both are there, so that whoever reads in
+between has the old two or the new two.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from securetrain.api.digest import sha256_hex
-from securetrain.api.gateway import Sha256, WrappedDek
-from securetrain.api.names import Split
+from securetrain.api.gateway import Sha256
 from securetrain.api.types import Model
-from securetrain.errors import InvalidInput, ManifestInvalid, OutputExists
+from securetrain.errors import OutputExists
 from securetrain.sealed import dataset, files, model, pair, parallel, strict_json
-from securetrain.sealed.rewrap import key_version
 from securetrain.storage import parcel as parcels
+from securetrain.storage import standing
 from securetrain.storage.depot import Depot, SealedFile
 from securetrain.storage.parcel import UPLOAD_FILE, Pair, Parcel
 
@@ -71,15 +71,16 @@ def upload(
         on_progress: told the bytes that are done, and those of them that were sent.
 
     Raises:
-        OutputExists: the place holds something else, or another upload has begun there.
+        OutputExists: the place holds something else, or another upload has begun there; or a file
+            of the model there is not the one here.
         ShardCorrupt: a file here is not the one that was sealed.
         InvalidInput: the keys here are older than those there.
         SecuretrainError: what the depot raises; what has been sent stays for the next time.
     """
     there = depot.list(len(parcel.names) + STRAY)
     visible = _claimed(parcel, depot, there)
-    if visible and parcel.pair:
-        _refuse_older(parcel.pair, depot, there)
+    if visible:
+        standing.check(parcel, depot)
     sending = _Sending(parcel, depot, there, on_progress)
     for _ in parallel.in_order(sending.settle, parcel.files, depot.workers):
         pass
@@ -191,36 +192,3 @@ class _Sending:
 
 def _same(depot: Depot, there: Mapping[str, int], name: str, data: bytes) -> bool:
     return there.get(name) == len(data) and files.read(depot, name, len(data)) == data
-
-
-def _refuse_older(ours: Pair, depot: Depot, there: Mapping[str, int]) -> None:
-    """Raise InvalidInput rather than bring back what a re-wrap has replaced, and perhaps revoked.
-
-    Each re-wrap makes a version of its own, so of one KEK the higher one is the later.
-    """
-    theirs = _keys_there(depot, there)
-    if theirs is None:
-        return
-    key, later = _latest(dataset.parse_keys(ours.keys)), _latest(theirs)
-    if (key.mount, key.kek) == (later.mount, later.kek) and key_version(key) < key_version(later):
-        raise InvalidInput(
-            "FOLDER",
-            f"{pair.KEYS_FILE} of version {key_version(key)}",
-            f"is older than that at {depot.where}, which is of version {key_version(later)}",
-            fix=f"take {pair.POLICY_FILE} and {pair.KEYS_FILE} from there, or re-wrap here first",
-        )
-
-
-def _keys_there(depot: Depot, there: Mapping[str, int]) -> Mapping[Split, WrappedDek] | None:
-    """The keys that count there; None if there are none that can be read."""
-    try:
-        if pair.PENDING_FILE in there:
-            data = files.read(depot, pair.PENDING_FILE, pair.MAX_PENDING_BYTES)
-            return dataset.parse_keys(pair.parse_pending(data).contents[1])
-        return dataset.parse_keys(files.read(depot, pair.KEYS_FILE, pair.MAX_KEYS_BYTES))
-    except ManifestInvalid:
-        return None  # nobody can use them either
-
-
-def _latest(keys: Mapping[Split, WrappedDek]) -> WrappedDek:
-    return max(keys.values(), key=key_version)

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from fuzz import target
-from fuzz.targets import shard, tfrecord, weights
+from fuzz.targets import frames, shard, tfrecord, weights
 from securetrain.cli.policy_text import to_yaml
 from securetrain.sealed import streaming
 from securetrain.sealed.dataset import KEYS_FILE
@@ -33,6 +33,15 @@ from support.real_sources import csv_file, encoded, image_folder, legacy, npz_fi
 from support.sealed_folders import POLICY, KeptKeys, digits_source, sealed_model
 
 Seed = tuple[str, str, bytes]
+REQUESTS = (
+    b'{"op": "create", "name": "upload.json", "size": 2, "sha256": "%"}|{}',
+    b'{"op": "write", "name": "shards/a.sealed", "size": 5, "sha256": "%"}|bytes',
+    b'{"op": "list", "limit": 9}',
+    b'{"op": "digest", "name": "shards/a.sealed"}',
+    b'{"op": "read", "name": "shards/a.sealed", "limit": 9}',
+    b'{"op": "remove", "name": "upload.json"}',
+)
+"""One of each that a receiver takes; see `frames.framed`."""
 GATES = (RequiredGate(metric="accuracy", min="0.97"), RequiredGate(metric="loss", max="0.5"))
 STRICT = POLICY.model_copy(
     update={"images": ("builtin", "sha256:" + "1" * 64), "gates": GATES, "network_isolation": False}
@@ -64,6 +73,8 @@ def seeds(folder: Path) -> Iterator[Seed]:
     yield "yaml_file", "job.yaml", yaml.safe_dump(samples.training_job("a", "b")).encode()
     for name, data in (("merged", MERGED), ("tagged", TAGGED), ("large-integer", LARGE)):
         yield "yaml_file", f"{name}.yaml", data
+    yield "frames", "stream", b"".join(map(frames.framed, REQUESTS))
+    yield "frames", "lines", b"\n".join(REQUESTS)
 
 
 def of_datasets(folder: Path) -> Iterator[Seed]:

@@ -12,6 +12,7 @@ VALID = {
     "rewrap": "valid.json", "model": "valid.json", "weights": "valid.safetensors",
     "shard": "several", "legacy": "sealed", "npz": "whole.npz", "csv_table": "comma.csv",
     "tfrecord": "images.tfrecord", "yaml_file": "policy.yaml", "image": "png",
+    "frames": "stream",
 }  # fmt: skip
 
 

@@ -94,10 +94,9 @@ def test_a_link_in_the_folder_is_replaced_and_never_followed(mount: Path) -> Non
     outside = mount.parent / "outside"
     outside.write_bytes(b"secret")
     (mount / "team/noise").mkdir(parents=True)
-    for name in ("policy.json", ".keys.json.partial"):
-        (mount / "team/noise" / name).symlink_to(outside)
+    (mount / "team/noise/policy.json").symlink_to(outside)
     with claim(mount) as depot:
-        assert depot.list(10) == {}
+        assert depot.list(10) == {"policy.json (not a file)": 0}
         with pytest.raises(BadConfiguration), depot.open("policy.json", 100, ManifestInvalid):
             pass
         depot.write("policy.json", b"new")
@@ -192,6 +191,15 @@ def test_the_sender_trusts_no_receiver(tmp_path: Path) -> None:
         depot(b"\xff" * 8).list(10)
     with pytest.raises(BadConfiguration, match="odd"):
         depot(frames.pack(Answer(error="GatesMissed", message="odd"))).list(10)
+    missing = frames.pack(Answer(error=frames.MISSING))
+    for act in (
+        lambda: depot(missing).write("keys.json", b"k"),
+        lambda: depot(missing).create("keys.json", b"k"),
+        lambda: depot(missing).send(SealedFile("a", 0, "0" * 64), Path(os.devnull), len),
+        lambda: depot(missing).list(10),
+    ):
+        with pytest.raises(ClusterUnavailable, match="somebody removes files there"):
+            act()
 
 
 def test_the_pods_own_process_ends_when_nobody_asks_for_anything(tmp_path: Path) -> None:

@@ -275,6 +275,8 @@ def test_the_shipped_schema_is_the_one_of_the_code(capsys: pytest.CaptureFixture
     code, out, _ = run(capsys, "policy", "schema")
     assert code == 0
     assert SHIPPED.read_text() == out, "securetrain policy schema > docs/policy.schema.json"
+    for form in ("json", "text"):
+        assert run(capsys, "policy", "schema", "--output", form)[:2] == (0, out)
 
 
 def test_the_schema_takes_what_the_parser_takes_and_explains_every_field() -> None:
