@@ -89,18 +89,29 @@ def read(folder: SealedFolder) -> tuple[bytes, bytes]:
         ManifestInvalid: one of them is missing, a link or too long, or they change all the time.
         BadConfiguration: they may not be read.
     """
-    for _ in range(TRIES):
-        if (pending := _pending(folder)) is not None:
-            return pending.contents
-        policy = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
-        keys = files.read(folder, KEYS_FILE, MAX_KEYS_BYTES)
-        # A replacement in between has begun, or has ended and left another policy.
-        if not _exists(folder) and files.read(folder, POLICY_FILE, MAX_POLICY_BYTES) == policy:
-            return policy, keys
+    for left in reversed(range(TRIES)):
+        try:
+            if (found := _read_once(folder)) is not None:
+                return found
+        except ManifestInvalid:  # also of a file that was replaced while it was read
+            if not left:
+                raise
     raise ManifestInvalid(
         f"{POLICY_FILE} and {KEYS_FILE} change while they are read.",
         fix="wait until nobody re-wraps the dataset",
     )
+
+
+def _read_once(folder: SealedFolder) -> tuple[bytes, bytes] | None:
+    """Both files; None if they were replaced in between. Raises ManifestInvalid."""
+    if (pending := _pending(folder)) is not None:
+        return pending.contents
+    policy = files.read(folder, POLICY_FILE, MAX_POLICY_BYTES)
+    keys = files.read(folder, KEYS_FILE, MAX_KEYS_BYTES)
+    # A replacement in between has begun, or has ended and left another policy.
+    if _exists(folder) or files.read(folder, POLICY_FILE, MAX_POLICY_BYTES) != policy:
+        return None
+    return policy, keys
 
 
 def replace(folder: Path, policy: bytes, keys: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from aiohttp import ClientError as ClientFailure
 from botocore.exceptions import BotoCoreError, SSLError
+from botocore.parsers import ResponseParserError
 from s3fs.errors import ERROR_CODE_TO_EXCEPTION
 
 from securetrain.errors import (
@@ -25,21 +26,29 @@ class Redirected(Exception):
     """The server sent us elsewhere, and we did not go."""
 
 
-FAILURES: Final = (OSError, BotoCoreError, ClientFailure, Redirected)
-"""What s3fs raises; time-outs are among the first."""
+CUT: Final = (BotoCoreError, ClientFailure)
+"""What an answer ends with that was not whole."""
+_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, ResponseParserError)
+"""What reading an answer ends with that lacks what S3 promises."""
+FAILURES: Final = (OSError, Redirected, *CUT, *_MALFORMED)
+"""What s3fs raises, and who reads what it returns; time-outs are among the first."""
 
 MISSING: Final = frozenset({"NoSuchKey", "404"})
-CHANGED: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+CHANGED: Final = frozenset({"PreconditionFailed", "412"})
 PAST_END: Final = frozenset({"InvalidRange", "416"})
 _DENIED: Final = frozenset(
     {"ExpiredToken", "InvalidToken", "InvalidClientTokenId", "TokenRefreshRequired"}
 )
 _FULL: Final = frozenset({"QuotaExceeded", "StorageFull", "XMinioStorageFull"})
-_AWAY: Final = frozenset({"SlowDown", "RequestTimeout", "OperationAborted"})
+_AWAY: Final = frozenset(
+    {"SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict"}
+)
+"""The last one says that two wrote at once, and that neither condition was judged."""
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TOO_MANY: Final = 429
 _INSUFFICIENT_STORAGE: Final = 507
 _SERVER: Final = 500
+_NOT_IMPLEMENTED: Final = 501
 
 
 def code_of(failure: BaseException) -> str:
@@ -71,7 +80,8 @@ def error_of(failure: BaseException, what: str, where: str, connection: str) -> 
     if status in (401, 403) or code in _DENIED:
         fix = "check the login in the credentials Secret, the bucket's policy, and the clocks"
         return StorageDenied(shown, fix=fix)
-    if status >= _SERVER or status == _TOO_MANY or code in _AWAY:
+    away = status >= _SERVER and status != _NOT_IMPLEMENTED
+    if away or status == _TOO_MANY or code in _AWAY:
         return StorageUnavailable(shown)
     return StorageMisconfigured(shown)
 

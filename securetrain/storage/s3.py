@@ -1,14 +1,13 @@
-"""The only user of s3fs: an `ObjectStore` on any server that speaks S3.
+"""An `ObjectStore` on any server that speaks S3.
 
-What the library would do by itself and must not: look for other credentials, in files, the
-environment or a cloud's metadata service; go on without any; follow a redirect, with a session
-token in its hands; use a proxy; cache what it has read; quote a server's answer in an exception.
+A server is asked again while it is away, is never believed to have sent what it should, and is not
+quoted in an exception.
 """
 
 from __future__ import annotations
 
 import io
-import ssl
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,29 +15,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 
-import s3fs
-from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import HTTPClientError
 from fsspec.asyn import sync
 from fsspec.callbacks import Callback
 
 from securetrain.api.gateway import ObjectStorage
-from securetrain.errors import IntegrityError, ManifestInvalid, StorageMisconfigured
+from securetrain.errors import BadConfiguration, IntegrityError, ManifestInvalid
 from securetrain.storage import answers, tags
 from securetrain.storage.credentials import Credentials
 from securetrain.storage.objects import Progress, StoredObject
+from securetrain.storage.s3_client import COPY_SECONDS, Files, connect
 from securetrain.storage.uri import StorageUri
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-CONNECT_SECONDS: Final = 5
-READ_SECONDS: Final = 30
-TRIES: Final = 2
-"""Of the HTTP client within a request, and of s3fs with a request and with an answer's body."""
 DEADLINE_SECONDS: Final = 120.0
 """Most seconds that one call may take, however slowly a server drips its bytes; uploads excepted,
-each part of which has the time-outs above."""
+each part of which has the client's time-outs, and copies, which have `COPY_SECONDS`."""
 PIECE: Final = 8 << 20
 """Bytes of one ranged read."""
 PART: Final = 16 << 20
@@ -53,53 +46,11 @@ DIGEST: Final = "sha256"
 """Name of the metadata in which an uploader notes an object's digest."""
 
 
-class _Client(AIOHTTPSession):  # type: ignore[misc]
-    """The HTTP client with our TLS, and without redirects.
-
-    aiohttp would follow one anywhere; and to some, botocore answers with another request, and to
-    a redirect of that with another again, until the stack is full.
-    """
-
-    tls: ssl.SSLContext
-
-    def _build_ssl_contexts(self, _proxy_url: str | None) -> tuple[ssl.SSLContext, None]:
-        return self.tls, None
-
-    async def _get_session(self, proxy_url: str | None) -> Any:
-        session = await super()._get_session(proxy_url)
-        return _Direct(session)
-
-    async def send(self, request: Any) -> Any:
-        """One exchange; raises `Redirected`, which is not tried again, or what botocore knows."""
-        try:
-            return await super().send(request)
-        except HTTPClientError as failure:
-            if isinstance(failure.kwargs.get("error"), answers.Redirected):
-                raise answers.Redirected from None
-            raise
-
-
-@dataclass(frozen=True, slots=True)
-class _Direct:
-    """A session that goes where it is sent and nowhere else."""
-
-    session: Any
-
-    async def request(self, method: str, **options: Any) -> Any:
-        """One exchange; raises `Redirected`."""
-        response = await self.session.request(method, allow_redirects=False, **options)
-        if response.status in answers.REDIRECTS:
-            response.close()
-            raise answers.Redirected
-        return response
-
-
 @dataclass(frozen=True, slots=True)
 class S3Store:
     """A prefix of a bucket; `open_store` makes one. See `objects.ObjectStore`."""
 
-    files: Any
-    """The s3fs file system."""
+    files: Files
     connection: str
     bucket: str
     prefix: str
@@ -117,22 +68,21 @@ class S3Store:
         found: list[StoredObject] = []
         while len(found) < limit:
             query["MaxKeys"] = min(PAGE, limit - len(found))
-            page = self._ask("list", prefix, "list_objects_v2", query)
-            for item in page.get("Contents") or ():
-                name = item["Key"].removeprefix(start)
-                found.append(StoredObject(name, item["Size"], item["ETag"]))
-            if not page.get("IsTruncated"):
+            more, token = self._ask(
+                "list", prefix, "list_objects_v2", query, take=lambda page: _page(page, query)
+            )
+            found += [replace(item, name=item.name.removeprefix(start)) for item in more]
+            if token is None:
                 break
-            query["ContinuationToken"] = page["NextContinuationToken"]
+            query["ContinuationToken"] = token
         return found[:limit]
 
     def stat(self, name: str) -> StoredObject | None:
         """An object's size and tag; None if there is none of that name."""
-        head = self._ask("read", name, "head_object", self._place(name), unless=answers.MISSING)
-        if head is None:
-            return None
-        noted = (head.get("Metadata") or {}).get(DIGEST)
-        return StoredObject(name, head["ContentLength"], head["ETag"], noted, tags.is_opaque(head))
+        found: StoredObject | None = self._ask(
+            "read", name, "head_object", self._place(name), answers.MISSING, _stated
+        )
+        return found and replace(found, name=name)
 
     def has(self, name: str) -> bool:
         """True if there is an object of that name."""
@@ -156,15 +106,17 @@ class S3Store:
         buffer = min(PIECE, max(1, found.size))
         yield cast(BinaryIO, io.BufferedReader(_Pieces(self, found, error), buffer)), found.size
 
-    def read_piece(self, name: str, start: int, end: int) -> bytes:
-        """Bytes `start` to `end` of an object; fewer, or none, if it has no more or is gone."""
+    def read_piece(self, found: StoredObject, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` of an object; another number of them if it is no longer that."""
+        query = self._place(found.name) | {
+            "Range": f"bytes={start}-{end - 1}",
+            "IfMatch": found.etag,
+        }
         piece: bytes | None = self._try(
             "read",
-            name,
-            lambda: self.files.cat_file(
-                self._path(name), start=start, end=end, timeout=DEADLINE_SECONDS
-            ),
-            unless=answers.MISSING | answers.PAST_END,
+            found.name,
+            lambda: self.files.piece(query, end - start, timeout=DEADLINE_SECONDS),
+            unless=answers.MISSING | answers.PAST_END | answers.CHANGED,
         )
         return piece or b""
 
@@ -182,20 +134,26 @@ class S3Store:
         self, name: str, path: Path, progress: Progress | None = None, *, sha256: str | None = None
     ) -> None:
         """Write an object from a file, in parts if it is large; it appears whole."""
-        part = _part_size(path)
-        self._try(
-            "write",
-            name,
-            lambda: self.files.put_file(
+        self._try("write", name, lambda: self._put(name, path, progress, sha256))
+
+    def _put(self, name: str, path: Path, progress: Progress | None, sha256: str | None) -> None:
+        try:
+            self.files.put_file(
                 str(path),
                 self._path(name),
                 callback=_Told(progress),
-                chunksize=part,
+                chunksize=_part_size(path),
                 max_concurrency=PARALLEL,
                 ContentType=CONTENT_TYPE,
                 Metadata={} if sha256 is None else {DIGEST: sha256},
-            ),
-        )
+            )
+        except OSError as failure:
+            if failure.filename is None:  # it is the server's, which has no file names
+                raise
+            raise BadConfiguration(
+                f"{path} cannot be read ({os.strerror(failure.errno or 0)}).",
+                fix="let nobody move or change it, and do the same again",
+            ) from None
 
     def etag_of(self, path: Path) -> str:
         """The tag, of MD5, that `write_file` of a file leads to where tags are not opaque."""
@@ -219,11 +177,8 @@ class S3Store:
             "CopySourceIfMatch": source.etag,
         }
         gone = answers.CHANGED | answers.MISSING
-        made = self._ask("write", name, "copy_object", query, unless=gone)
-        if made is None:
-            return None
-        tag = made["CopyObjectResult"]["ETag"].strip('"')  # which not every server quotes here
-        return StoredObject(name, source.size, f'"{tag}"')
+        tag = self._ask("copy", name, "copy_object", query, gone, _tag_of_copy, COPY_SECONDS)
+        return None if tag is None else StoredObject(name, source.size, tag)
 
     def remove(self, name: str) -> None:
         """Remove an object; its absence is fine."""
@@ -250,11 +205,14 @@ class S3Store:
         operation: str,
         query: Mapping[str, Any],
         unless: frozenset[str] = frozenset(),
+        take: Callable[[Mapping[str, Any]], Any] = lambda answer: answer,
+        seconds: float = DEADLINE_SECONDS,
     ) -> Any:
+        """What `take` makes of an answer; None if its code is in `unless`."""
         return self._try(
             verb,
             name,
-            lambda: self.files.call_s3(operation, timeout=DEADLINE_SECONDS, **query),
+            lambda: take(self.files.call_s3(operation, timeout=seconds, **query)),
             unless,
         )
 
@@ -281,6 +239,46 @@ class S3Store:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def _page(
+    answer: Mapping[str, Any], query: Mapping[str, Any]
+) -> tuple[list[StoredObject], str | None]:
+    """Objects of a page, under their whole keys, and the token of the next page if there is one.
+
+    Raises:
+        ValueError, KeyError: it is no page, or one of a list without end.
+    """
+    found = [
+        StoredObject(item["Key"], _size(item["Size"]), item["ETag"])
+        for item in answer.get("Contents") or ()
+    ]
+    if any(not item.name.startswith(query["Prefix"]) for item in found):
+        raise ValueError("an object that was not asked for")
+    if not answer.get("IsTruncated"):
+        return found, None
+    token: str = answer["NextContinuationToken"]
+    if not found or token == query.get("ContinuationToken"):
+        raise ValueError("the list does not go on")
+    return found, token
+
+
+def _stated(head: Mapping[str, Any]) -> StoredObject:
+    """An object without its name; raises ValueError or KeyError."""
+    noted = (head.get("Metadata") or {}).get(DIGEST)
+    opaque = tags.is_opaque(head)
+    return StoredObject("", _size(head["ContentLength"]), head["ETag"], noted, opaque)
+
+
+def _size(size: int) -> int:
+    if size < 0:
+        raise ValueError("a negative size")
+    return size
+
+
+def _tag_of_copy(answer: Mapping[str, Any]) -> str:
+    tag = answer["CopyObjectResult"]["ETag"].strip('"')  # which not every server quotes here
+    return f'"{tag}"'
+
+
 def _part_size(path: Path) -> int:
     return max(PART, -(-path.stat().st_size // MAX_PARTS))
 
@@ -305,7 +303,7 @@ class _Pieces(io.RawIOBase):
         end = min(self._at + min(len(view), PIECE), self._found.size)
         if end == self._at:
             return 0
-        piece = self._store.read_piece(self._found.name, self._at, end)
+        piece = self._store.read_piece(self._found, self._at, end)
         if len(piece) != end - self._at:
             raise self._error(f"{self._found.name} changed while it was read.")
         view[: len(piece)] = piece
@@ -341,46 +339,8 @@ def open_store(
     Raises:
         StorageMisconfigured: the CA bundle holds no certificate.
     """
-    files = s3fs.S3FileSystem(
-        endpoint_url=storage.endpoint,
-        key=credentials.access_key_id.reveal_text(),
-        secret=credentials.secret_access_key.reveal_text(),
-        token=credentials.session_token.reveal_text() if credentials.session_token else None,
-        anon=False,
-        client_kwargs={"region_name": storage.region, "verify": True},
-        config_kwargs=_client_options(_tls(storage)),
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
-    files.retries = TRIES
+    files = connect(storage, credentials)
     try:
         yield S3Store(files, storage.name, uri.place, uri.path, patience)
     finally:
         sync(files.loop, files.s3.close)
-
-
-def _client_options(tls: ssl.SSLContext) -> dict[str, Any]:
-    return {
-        "http_session_cls": type("Client", (_Client,), {"tls": tls}),
-        "connect_timeout": CONNECT_SECONDS,
-        "read_timeout": READ_SECONDS,
-        "retries": {"total_max_attempts": TRIES, "mode": "standard"},
-        "proxies": {},
-        "signature_version": "s3v4",
-        "s3": {"addressing_style": "path"},
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        "ignore_configured_endpoint_urls": True,
-    }
-
-
-def _tls(storage: ObjectStorage) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cadata=storage.ca)
-    except (ssl.SSLError, ValueError):
-        raise StorageMisconfigured(
-            f"the ca of storage connection {storage.name} holds no certificate",
-            fix="give the connection a PEM bundle",
-        ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

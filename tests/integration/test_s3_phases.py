@@ -25,6 +25,7 @@ from securetrain.errors import (
     VaultUnavailable,
 )
 from securetrain.sealed.dataset import load_dataset
+from securetrain.storage.s3 import S3Store
 from securetrain_trainer import places
 from support.buckets import mounted, opened
 from support.s3_run import DATASET, MODEL, STAGING, S3Run, new_run
@@ -81,6 +82,33 @@ def test_a_certify_pod_is_repeated_before_and_after_the_model_is_published(run: 
     run.certify()
     assert run.files(MODEL) == first
     assert run.files(STAGING) == {}
+
+
+@pytest.mark.parametrize(("moment", "replace_output"), [("create", False), ("copy", True)])
+def test_a_lost_certify_pod_that_goes_on_harms_nothing(
+    run: S3Run, monkeypatch: pytest.MonkeyPatch, moment: str, replace_output: bool
+) -> None:
+    """It hangs before a request; its successor publishes meanwhile, and tidies up."""
+    if replace_output:
+        run.train()
+        run.certify()
+        run.uid = "other-" + run.uid[6:]
+    run.train(replace_output=replace_output)
+    request, published = getattr(S3Store, moment), []
+
+    def hang(store: S3Store, *arguments: Any) -> Any:
+        monkeypatch.setattr(S3Store, moment, request)
+        run.certify(replace_output=replace_output)
+        published.append(run.files(MODEL))
+        return request(store, *arguments)
+
+    monkeypatch.setattr(S3Store, moment, hang)
+    run.certify(replace_output=replace_output)
+    files = run.files(MODEL)
+    assert files.keys() == WHOLE
+    assert run.uid.encode() in files["key.json"]
+    assert published == [files]
+    assert run.files(f"{MODEL}.{run.uid}.partial") == {}
 
 
 def test_a_model_that_missed_its_gates_is_stored_unsigned_and_replaces_none(run: S3Run) -> None:

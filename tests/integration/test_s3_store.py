@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from localcluster.pki import Authority
 from securetrain.api.gateway import ObjectStorage
 from securetrain.errors import (
+    BadConfiguration,
     ManifestInvalid,
     ModelCorrupt,
     SecuretrainError,
@@ -24,8 +26,9 @@ from securetrain.errors import (
     StorageMisconfigured,
     StorageUnavailable,
 )
+from securetrain.sealed import pair
 from securetrain.secret import Secret
-from securetrain.storage import s3
+from securetrain.storage import s3, s3_client
 from securetrain.storage.credentials import Credentials
 from securetrain.storage.objects import ObjectStore, StoredObject
 from securetrain.storage.s3 import S3Store, open_store
@@ -123,21 +126,41 @@ def test_more_than_a_page_is_listed(s3_server: S3Server, monkeypatch: pytest.Mon
         assert [item.name for item in store.list(limit=3)] == list("012")
 
 
+@pytest.mark.parametrize("size", [150, 1000])
 def test_an_object_that_is_replaced_while_it_is_read_is_told(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(s3, "PIECE", 100)
     with opened(s3_server, f"s3://{s3_server.bucket()}/p") as store:
         store.write("shard", bytes(1000))
         with store.open("shard", 1000, ModelCorrupt) as (stream, _):
             stream.read(10)
-            store.write("shard", bytes(150))
+            store.write("shard", b"x" * size)
             with pytest.raises(ModelCorrupt, match="shard changed while it was read"):
                 stream.read()
 
 
+def test_a_pair_that_is_replaced_while_it_is_read_is_read_again(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, pairs = S3Store.read_piece, iter([b"new", b"newer"])
+
+    def read_piece(store: S3Store, found: StoredObject, *span: int) -> bytes:
+        if found.name == pair.POLICY_FILE and (name := next(pairs, None)):
+            store.write(pair.POLICY_FILE, name + b" policy")
+            store.write(pair.KEYS_FILE, name + b" keys")
+        return real(store, found, *span)
+
+    with opened(s3_server, f"s3://{s3_server.bucket()}/p") as store:
+        store.write(pair.POLICY_FILE, b"a policy")
+        store.write(pair.KEYS_FILE, b"keys")
+        monkeypatch.setattr(S3Store, "read_piece", read_piece)
+        assert pair.read(store) == (b"newer policy", b"newer keys")
+
+
 CALLS: dict[str, Callable[[S3Store], object]] = {
     "read": lambda store: store.read("dataset.json", 10),
+    "has": lambda store: store.has("dataset.json"),
     "list": lambda store: store.list(limit=1),
     "copy": lambda store: store.copy(StoredObject("a", 1, "b"), "c"),
     "remove": lambda store: store.remove("model.json"),
@@ -231,7 +254,9 @@ ERROR = b"<Error><Code>AccessDenied</Code><Message>your secret-key is secret-key
         (507, "InsufficientStorage", StorageFull),
         (403, "QuotaExceeded", StorageFull),
         (429, "TooManyRequests", StorageUnavailable),
+        (409, "ConditionalRequestConflict", StorageUnavailable),
         (500, "InternalError", StorageUnavailable),
+        (501, "NotImplemented", StorageMisconfigured),
         (503, "SlowDown", StorageUnavailable),
     ],
 )
@@ -312,3 +337,133 @@ def test_a_server_that_stays_away_is_waited_for_as_long_as_asked(
         assert len(server.requests) < 12
         with scripted(server, patience=30.0) as store:
             assert store.list(limit=1) == []
+
+
+def test_two_that_write_at_once_are_judged_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """409 says that neither condition was judged, not that one of them failed."""
+    monkeypatch.setattr(s3, "FIRST_PAUSE", 0.01)
+    body = ERROR.replace(b"AccessDenied", b"ConditionalRequestConflict")
+    replies = [answer(409, body), answer(409, body), answer(200, ETag='"e"')]
+    with TlsServer(tmp_path, replies) as server, scripted(server, patience=30.0) as store:
+        assert store.create("key.json", b"x")
+
+
+def test_more_than_was_asked_for_is_not_taken(tmp_path: Path) -> None:
+    """An object of 10 bytes, and an answer to its range of 200 MiB."""
+    sent = 0
+
+    def flood(_request: Request, secure: ssl.SSLSocket) -> None:
+        nonlocal sent
+        secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 209715200\r\n\r\n")
+        while sent < 200 << 20:
+            secure.sendall(bytes(1 << 16))
+            sent += 1 << 16
+
+    with TlsServer(tmp_path, [raw("200 OK", "Content-Length: 10", 'ETag: "e"'), flood]) as server:
+        with scripted(server) as store, pytest.raises(ManifestInvalid, match="changed while"):
+            store.read("dataset.json", 10)
+        asked = server.requests[1].headers
+    assert (asked["range"], asked["if-match"]) == ("bytes=0-9", '"e"')
+    assert sent < 32 << 20  # what the buffers of the connection hold
+
+
+ITEM = "<Contents><Key>p/a</Key><Size>1</Size><ETag>e</ETag></Contents>"
+MORE = "<IsTruncated>true</IsTruncated>"
+NEXT = "<NextContinuationToken>t</NextContinuationToken>"
+LISTS = {
+    "more, and nothing": MORE + NEXT,
+    "the same page for ever": MORE + NEXT + ITEM,
+    "no way to the next page": MORE + ITEM,
+    "no tag": ITEM.replace("<ETag>e</ETag>", ""),
+    "no size": ITEM.replace("<Size>1</Size>", ""),
+    "a size that is no number": ITEM.replace(">1<", ">one<"),
+    "a negative size": ITEM.replace(">1<", ">-1<"),
+    "another's object": ITEM.replace("p/a", "q/a"),
+}
+
+
+@pytest.mark.parametrize("harm", LISTS)
+def test_a_list_that_is_none_is_no_whole_answer(tmp_path: Path, harm: str) -> None:
+    body = f"<ListBucketResult>{LISTS[harm]}</ListBucketResult>".encode()
+    with TlsServer(tmp_path, [answer(200, body)]) as server, scripted(server) as store:
+        with pytest.raises(StorageUnavailable, match="no whole answer") as caught:
+            store.list(limit=100)
+        assert len(server.requests) <= 2
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("headers", [("Content-Length: 10",), ('ETag: "e"',)])
+def test_an_object_without_tag_or_size_is_no_whole_answer(
+    tmp_path: Path, headers: tuple[str, ...]
+) -> None:
+    with TlsServer(tmp_path, [raw("200 OK", *headers)]) as server, scripted(server) as store:
+        for error in refused(store, "has", "read"):
+            assert type(error) is StorageUnavailable
+            assert "no whole answer" in error.message
+
+
+def test_an_answer_without_end_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "MAX_ANSWER", 1000)
+    body = b"<ListBucketResult></ListBucketResult>" + b" " * 1000
+    with TlsServer(tmp_path, [answer(200, body)]) as server, scripted(server) as store:
+        (error,) = refused(store, "list")
+    assert type(error) is StorageUnavailable
+
+
+def test_what_an_upload_failed_with_is_told_though_its_parts_may_not_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART", 10)
+    begun = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+
+    def reply(request: Request, secure: ssl.SSLSocket) -> None:
+        status, body = (507, b"") if "partNumber" in request.path else (403, ERROR)
+        status, body = (200, begun) if "uploads" in request.path else (status, body)
+        answer(status, body)(request, secure)
+
+    (tmp_path / "file").write_bytes(bytes(25))
+    with TlsServer(tmp_path, [reply]) as server, scripted(server) as store:
+        for write in (
+            lambda: store.write("weights", bytes(25)),
+            lambda: store.write_file("weights", tmp_path / "file"),
+        ):
+            with pytest.raises(StorageFull, match="answered 507"):
+                write()
+        assert "uploadId=u" in server.requests[-1].path
+        assert "partNumber" not in server.requests[-1].path
+
+
+def test_a_copy_may_take_longer_than_other_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "READ_SECONDS", 0.2)
+    made = b"<CopyObjectResult><ETag>e</ETag></CopyObjectResult>"
+
+    def slow(request: Request, secure: ssl.SSLSocket) -> None:
+        time.sleep(0.5)
+        answer(200, made)(request, secure)
+
+    with TlsServer(tmp_path, [slow]) as server, scripted(server) as store:
+        assert store.copy(StoredObject("a", 1, '"b"'), "c") == StoredObject("c", 1, '"e"')
+
+
+def test_a_file_that_vanishes_before_it_is_sent_is_named_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "shard"
+
+    def vanish(path: Path) -> int:
+        path.unlink()
+        return s3.PART
+
+    monkeypatch.setattr(s3, "_part_size", vanish)
+    monkeypatch.setattr(s3.time, "sleep", lambda _seconds: pytest.fail("it was tried again"))
+    file.write_bytes(b"x")
+    with TlsServer(tmp_path, [answer(200)]) as server, scripted(server, patience=30.0) as store:
+        with pytest.raises(BadConfiguration, match=r"shard cannot be read \(No such file"):
+            store.write_file("shard", file)
+        assert server.requests == []

@@ -120,7 +120,10 @@ class MemoryStore:
 
     def create(self, name: str, data: bytes) -> bool:
         self.bucket.change(self._key(name))
-        return self.bucket.objects.setdefault(self._key(name), data) is data
+        if self.has(name):
+            return False
+        self.bucket.objects[self._key(name)] = data
+        return True
 
     def exchange(self, found: StoredObject, data: bytes) -> bool:
         self.bucket.change(self._key(found.name))

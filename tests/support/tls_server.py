@@ -92,6 +92,8 @@ def _read(secure: ssl.SSLSocket) -> Request:
     head, body = data.split(b"\r\n\r\n", 1)
     first, *lines = head.decode().split("\r\n")
     headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+    if headers.get("expect") == "100-continue":
+        secure.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     while len(body) < int(headers.get("content-length", "0")):
         body += _more(secure)
     return Request(first.split(" ")[1], headers, body)

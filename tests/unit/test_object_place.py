@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
-from securetrain.errors import IntegrityError, ModelCorrupt, OutputExists, ShardCorrupt
+from securetrain.errors import (
+    IntegrityError,
+    ModelCorrupt,
+    OutputExists,
+    ShardCorrupt,
+    StorageMisconfigured,
+)
 from securetrain.sealed.model import KeyFile, dump_key
+from securetrain.storage.objects import StoredObject
 from securetrain_trainer.object_place import MODEL_OBJECTS, ObjectPlace
 from support.buckets import Bucket, Cut, MemoryStore
 from support.sealed_folders import sealed_model
@@ -155,7 +164,7 @@ def test_a_pod_that_dies_at_any_moment_is_followed_by_one_that_ends_well(
             break
         except Cut:
             bucket.lives = None
-        if "model.json" in at(bucket):
+        if at(bucket).get("model.json"):
             assert signed_part(at(bucket)) in (signed_part(old), signed_part(whole))
         with place(bucket).stored(replace=replace) as (folder, published):
             found = {name: folder.read(name, 1 << 20) for name in folder.names()}
@@ -258,5 +267,99 @@ def test_what_somebody_puts_between_is_told() -> None:
             bucket.objects[f"{FINAL}/saved_model.pb"] = b"x"
 
     bucket.meanwhile = add
-    with pytest.raises(OutputExists, match="at the same time"):
+    with pytest.raises(OutputExists, match=r"somebody else put.*'saved_model\.pb'"):
         place(bucket).publish(replace=False)
+
+
+class Overtaken:
+    """A pod that hangs before one of its requests, while its successor publishes the model."""
+
+    def __init__(self, bucket: Bucket, moment: int, *, replace: bool) -> None:
+        self._bucket, self._moment, self._replace = bucket, moment, replace
+        self._steps = 0
+        self.whole = stage(bucket)
+        self.happened = False
+        bucket.meanwhile = self.step
+
+    def step(self, _name: str = "") -> None:
+        """Just before a request of the lost pod."""
+        if self.happened:
+            assert at(self._bucket) == self.whole
+        self._steps += 1
+        if self._steps == self._moment:
+            self._bucket.meanwhile = lambda _name: None
+            place(self._bucket).publish(replace=self._replace)
+            self.happened = True
+            self._bucket.meanwhile = self.step
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_lost_pod_that_goes_on_harms_nothing_that_its_successor_published(
+    replace: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it hung, it ends well, and the other one's model stays whole all the time."""
+    for name in ("list", "stat", "open"):
+        monkeypatch.setattr(MemoryStore, name, told_of(getattr(MemoryStore, name)))
+    moment = 0
+    while True:
+        moment, bucket = moment + 1, Bucket()
+        if replace:
+            old_model(bucket)
+        overtaken = Overtaken(bucket, moment, replace=replace)
+        place(bucket).publish(replace=replace)
+        assert at(bucket) == overtaken.whole
+        assert len(bucket.objects) == len(overtaken.whole)
+        if not overtaken.happened:
+            break
+    assert moment > 2 * len(MODEL_OBJECTS)
+
+
+def told_of(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A read that a bucket's `meanwhile` is told of too."""
+
+    def read(store: MemoryStore, *arguments: Any, **options: Any) -> Any:
+        store.bucket.meanwhile("")
+        return call(store, *arguments, **options)
+
+    return read
+
+
+def test_a_model_that_is_published_once_more_is_there_all_the_time() -> None:
+    """A pod that died between the last copy and the tidying up is followed by another."""
+    bucket = Bucket()
+    whole = stage(bucket)
+    place(bucket).publish(replace=True)
+    stage(bucket)
+    seen: list[dict[str, bytes]] = []
+    bucket.meanwhile = lambda _name: seen.append(at(bucket))
+    place(bucket).publish(replace=True)
+    assert seen
+    assert all(files == whole for files in seen)
+
+
+def test_nothing_is_withdrawn_for_a_model_that_is_not_whole() -> None:
+    bucket = Bucket()
+    old_model(bucket)
+    stage(bucket)
+    del bucket.objects[f"{FINAL}.uid-1.partial/report.html"]
+    with pytest.raises(ModelCorrupt, match=r"report\.html was removed"):
+        place(bucket).publish(replace=True)
+    assert at(bucket)["model.json"] == contents("uid-0")["model.json"]
+
+
+@pytest.mark.parametrize("ignored", ["create", "exchange"])
+def test_a_server_that_ignores_conditions_is_refused_before_the_training(
+    ignored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(store: MemoryStore, target: str | StoredObject, data: bytes) -> bool:
+        store.write(target if isinstance(target, str) else target.name, data)
+        return True
+
+    monkeypatch.setattr(MemoryStore, ignored, write)
+    bucket = Bucket()
+    with (
+        pytest.raises(StorageMisconfigured, match="If-None-Match"),
+        place(bucket).started(),
+    ):
+        pytest.fail("it was started")
+    assert bucket.objects == {}

@@ -19,6 +19,7 @@ from securetrain.errors import (
     ModelCorrupt,
     OutputExists,
     SecuretrainError,
+    StorageMisconfigured,
 )
 from securetrain.sealed.model import (
     AUDIT_FILE,
@@ -49,6 +50,8 @@ MODEL_OBJECTS: Final = (
 """All that a model's prefix holds, in the order in which it appears."""
 MAX_OBJECTS: Final = 64
 """Names of a prefix that are looked at: many more than a model has."""
+PROBE: Final = "probe"
+"""Name in the staging prefix by which it is found out whether the server knows conditions."""
 
 MAX_ROUNDS: Final = 16
 
@@ -127,6 +130,7 @@ class ObjectPlace:
     def started(self) -> Iterator[None]:
         """An empty staging prefix; if the block fails for good, nothing is left of it."""
         self._clear_staging()
+        self._check_conditions()
         try:
             yield
         except SecuretrainError:
@@ -153,19 +157,34 @@ class ObjectPlace:
     def publish(self, *, replace: bool) -> None:
         """Copy the model to its final prefix, and remove it from the staging one.
 
+        An old pod of this job that was thought lost may do the same at any moment, before, after or
+        between. So nothing here harms a model of this job: it is only ever copied onto itself.
+
         Raises:
             OutputExists: another job has the prefix, or took it meanwhile.
             ModelCorrupt: the staging prefix was changed meanwhile.
         """
+        try:
+            self._publish(replace=replace)
+        except (ModelCorrupt, OutputExists):
+            if not self._is_published():
+                raise
+        self._clear_staging()
+
+    def _publish(self, *, replace: bool) -> None:
         before = self.final.objects().get(KEY_FILE)
         self.check_free(replace=replace)
-        objects = self.staging.objects()
         self._claim(before if replace else None)
-        for name in (MODEL_FILE, SIGNATURE_FILE):  # of the model that is replaced
-            self.final.remove(name)
+        objects = self._whole()
+        self._withdraw()
+        if SIGNATURE_FILE not in objects:
+            self.final.remove(SIGNATURE_FILE)
         copied = {name: self._copy(objects[name]) for name in MODEL_OBJECTS[1:] if name in objects}
         self._check_published(copied)
-        self._clear_staging()
+
+    def _is_published(self) -> bool:
+        """True if another pod of this job has published the model: see `stored`."""
+        return not self.staging.store.has(MODEL_FILE) and self._modelled() == self.job_uid
 
     def tidy(self) -> None:
         """Remove what is left in the staging prefix of a model that is published."""
@@ -181,6 +200,24 @@ class ObjectPlace:
         if not won and self._key_of(final) != key:
             raise self._lost()
 
+    def _whole(self) -> dict[str, StoredObject]:
+        """The objects of the staging prefix; a signature may be missing, but nothing else."""
+        objects = self.staging.objects()
+        for name in MODEL_OBJECTS:
+            if name not in objects and name != SIGNATURE_FILE:
+                raise ModelCorrupt(f"{name} was removed while the model was published")
+        return objects
+
+    def _withdraw(self) -> None:
+        """Empty the model.json of another job's model, which is none from now on.
+
+        Emptied rather than removed: that can be tied to the very object that was looked at, however
+        late the server gets to it, and so never meets a model that was published meanwhile.
+        """
+        found = self.final.store.stat(MODEL_FILE)
+        if found is not None and self._modelled() not in (None, self.job_uid):
+            self.final.store.exchange(found, b"")
+
     def _copy(self, item: StoredObject) -> StoredObject:
         source = StoredObject(f"{self._staging}/{item.name}", item.size, item.etag)
         made = self.parent.copy(source, f"{self.name}/{item.name}")
@@ -190,13 +227,18 @@ class ObjectPlace:
 
     def _check_published(self, copied: dict[str, StoredObject]) -> None:
         """Another job that took the prefix meanwhile would leave a mixture, which is told."""
-        found = self.final.objects()
-        found.pop(KEY_FILE, None)
-        same = {name: item.etag for name, item in found.items()} == {
-            name: item.etag for name, item in copied.items()
-        }
-        if not same or self._key_of(self.final) != self._own_key():
+        if self._key_of(self.final) != self._own_key():
             raise self._lost()
+        found = {name: item.etag for name, item in self.final.objects().items()}
+        found.pop(KEY_FILE, None)
+        wanted = {name: item.etag for name, item in copied.items()}
+        if odd := sorted(dict(found.items() ^ wanted.items())):
+            raise OutputExists(
+                f"output.uri: the model is at {self.name!r}, but somebody else put, changed or"
+                f" removed {odd[0]!r} there meanwhile.",
+                fix="find out who writes to the output's bucket, and run the job again under a new"
+                " name",
+            )
 
     def _own_key(self) -> bytes:
         return self.staging.read(KEY_FILE, MAX_KEY_BYTES, ModelCorrupt)
@@ -230,11 +272,30 @@ class ObjectPlace:
 
     def _holds_model(self) -> bool:
         """True if model.json and key.json are of one job: else one is just being replaced."""
+        return self._modelled() == self._owner(self.final)
+
+    def _modelled(self) -> str | None:
+        """UID of the job of the final model.json; None if there is no valid one."""
         try:
-            model = parse_model(self.final.read(MODEL_FILE, MAX_MODEL_BYTES))
+            return parse_model(self.final.read(MODEL_FILE, MAX_MODEL_BYTES)).job.uid
         except IntegrityError:
-            return False
-        return model.job.uid == self._owner(self.final)
+            return None
+
+    def _check_conditions(self) -> None:
+        """Raise StorageMisconfigured if the server writes whatever the condition: claims need it.
+
+        Raises it before anything is trained, and leaves nothing behind.
+        """
+        store = self.staging.store
+        store.create(PROBE, b"")
+        ignored = store.create(PROBE, b"") or store.exchange(StoredObject(PROBE, 0, '"0"'), b"")
+        store.remove(PROBE)
+        if ignored:
+            raise StorageMisconfigured(
+                f"output.uri: the server of {self.name!r} ignores the conditions of a write"
+                " (If-None-Match, If-Match), so that two jobs could overwrite each other.",
+                fix="use a server that honours them, or put the model on a claim",
+            )
 
     def _clear_staging(self) -> None:
         """Remove all of the staging prefix, model.json first."""

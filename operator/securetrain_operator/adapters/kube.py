@@ -243,9 +243,8 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
     patch: Object = {key: None for key in old if new.get(key) is None}
     for key, value in new.items():
         before = old.get(key)
-        if value is None or _json(value) == _json(
-            before
-        ):  # in Python 0 is False, in JSON it is not
+        # Compared as JSON: in Python 0 is False, in JSON it is not.
+        if value is None or _json(value) == _json(before):
             continue
         nested = isinstance(value, Mapping) and isinstance(before, Mapping)
         patch[key] = merge_patch(before or {}, value) if nested else value
