@@ -114,7 +114,9 @@ def test_stream_noise(data: bytes) -> None:
         decrypt_bytes(data, Secret(b"k" * 32), b"place")
 
 
-@settings(RELAXED, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    RELAXED, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(draw=st.data())
 def test_array_headers(tmp_path: Path, draw: st.DataObject) -> None:
     stream = io.BytesIO()
