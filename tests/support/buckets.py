@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pytest
+
 from securetrain.api.gateway import ObjectStorage
-from securetrain.errors import IntegrityError, ManifestInvalid
+from securetrain.errors import IntegrityError, ManifestInvalid, SecuretrainError
 from securetrain.secret import Secret
 from securetrain.storage.credentials import Credentials
 from securetrain.storage.objects import Progress, StoredObject
@@ -149,3 +151,26 @@ class MemoryStore:
     def _stored(self, name: str) -> StoredObject:
         data = self.bucket.objects[self._key(name)]
         return StoredObject(name, len(data), f'"{hashlib.md5(data).hexdigest()}"')
+
+
+CALLS: dict[str, Callable[[S3Store], object]] = {
+    "read": lambda store: store.read("dataset.json", 10),
+    "has": lambda store: store.has("dataset.json"),
+    "list": lambda store: store.list(limit=1),
+    "copy": lambda store: store.copy(StoredObject("a", 1, "b"), "c"),
+    "remove": lambda store: store.remove("model.json"),
+    "write": lambda store: store.write("model.json", b"x"),
+    "create": lambda store: store.create("key.json", b"x"),
+}
+
+
+def refused(store: S3Store, *calls: str) -> list[SecuretrainError]:
+    """What each kind of call says."""
+    found = []
+    for name in calls or CALLS:
+        with pytest.raises(SecuretrainError) as caught:
+            CALLS[name](store)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+        found.append(caught.value)
+    return found
