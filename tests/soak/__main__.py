@@ -95,11 +95,14 @@ def _phases(stage: Stage, sky: weather.Weather, chosen: argparse.Namespace) -> d
         wrong += growth.at_rest(sky.ways.api)
     wrong += growth.of_process(supervisor.samples)
     wrong += growth.of_vault(stage, baseline)
+    if supervisor.restarts > supervisor.deaths // 4:
+        wrong.append(f"the operator ended by itself {supervisor.restarts} times")
     wrong += supervisor.wrong + growth.unforeseen(stage.operator)
     return {
         "seed": chosen.seed,
         "jobs": len(jobs),
         "kills": supervisor.deaths,
+        "restarts": supervisor.restarts,
         "faults": sky.counts(),
         "residentMiB": growth.residents(supervisor.samples),
         "samples": supervisor.samples,

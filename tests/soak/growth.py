@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from securetrain.api.names import JOB_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL
-from soak.supervisor import Sample, say
+from soak.supervisor import CUT, Sample, say
 from support.chart import OPERATOR_NAMESPACE
 from support.fault_proxy import FaultProxy
 from support.operator_process import TOKEN, OperatorProcess
@@ -112,7 +112,11 @@ def unforeseen(operator: OperatorProcess) -> list[str]:
     """Lines of the log that tell of a bug, and tokens in what was said, which are not repeated."""
     words = ("Traceback", "reconcile failed", "unexpected", "ended:")
     log, output = operator.log, operator.output
-    lines = [line for line in log.splitlines() if any(word in line for word in words)]
+    lines = [
+        line
+        for line in log.splitlines()
+        if any(word in line for word in words) and CUT not in line  # the supervisor counts those
+    ]
     tokens = {"log": len(TOKEN.findall(log)), "output": len(TOKEN.findall(output))}
     return [
         *(f"{where}: {count} tokens" for where, count in tokens.items() if count),

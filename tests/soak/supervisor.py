@@ -16,6 +16,7 @@ Sample = tuple[float, int, int]
 """Seconds, resident bytes, open files."""
 PAGE = 4096
 SLOW = 4
+CUT = "ended: ClientPayloadError"
 
 
 class Supervisor:
@@ -24,8 +25,10 @@ class Supervisor:
     def __init__(self, operator: OperatorProcess) -> None:
         self.deaths = 0
         """How often it was killed."""
+        self.restarts = 0
+        """How often it ended because a watch could not go on, to be started again."""
         self.wrong: list[str] = []
-        """Ends that nobody asked for."""
+        """Ends for any other reason."""
         self.samples: list[Sample] = []
         self._operator = operator
         self._period: float | None = None
@@ -56,13 +59,21 @@ class Supervisor:
                 born, self._ready = time.monotonic(), None
                 while not self._stop.wait(1.0):
                     if process.poll() is not None:
-                        self.wrong.append(f"the operator ended by itself: {process.returncode}")
+                        self._ended(process.returncode)
                         break
                     if self._due(time.monotonic() - born):
                         process.kill()
                         self.deaths += 1
                         break
                     self.samples.append(_measure(process.pid, time.monotonic() - born))
+
+    def _ended(self, code: int) -> None:
+        """At its start kopf asks once what the server serves: a cut answer ends the process."""
+        last = self._operator.log.splitlines()[-1:]
+        if code == 1 and any(CUT in line for line in last):
+            self.restarts += 1
+        else:
+            self.wrong.append(f"the operator ended by itself: {code}")
 
     def _due(self, age: float) -> bool:
         """Time to die: some seconds after it was ready, or long after its start."""
