@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final, Self
 from weakref import WeakSet
 
+import numpy as np
 import tensorflow as tf
 
 from securetrain.errors import ShardCorrupt
@@ -148,12 +149,13 @@ class Batches:
         if encoded_image(self._manifest) is None:
             # One thread does it all; of the shared ones some would spin in wait for a part of it.
             options.threading.private_threadpool_size = 1
-        seeds = tf.data.Dataset.counter().map(_asking(lambda _: self._seed, tf.int64))
+        seeds = tf.data.Dataset.counter().map(_asking(lambda _: np.int64(self._seed), tf.int64))
         return iter(seeds.flat_map(epoch).with_options(options))
 
     def _empty(self) -> Any:
         shape = input_shape(self._manifest.features, self._manifest.task)
-        return tf.data.Dataset.from_tensors((tf.zeros([0, *shape]), tf.zeros([0], tf.int64)))
+        nothing = (tf.zeros([1, 0, *shape]), tf.zeros([1, 0], tf.int64))
+        return tf.data.Dataset.from_tensor_slices(nothing)
 
     def _records(self) -> Any:
         # Not from_generator: in this version it makes malloc return memory to the system at every
@@ -171,11 +173,11 @@ class Batches:
     def _records_of(self, path: Any) -> Any:
         """The records of one shard, and then nothing but its release."""
 
-        def release(name: Any) -> bool:
-            self._shards.release(name.numpy().decode())
-            return False
+        def release(name: bytes) -> Any:
+            self._shards.release(name.decode())
+            return np.False_
 
-        end = tf.data.Dataset.from_tensors(path).filter(_asking(release, tf.bool))
+        end = tf.data.Dataset.from_tensor_slices([path]).filter(_asking(release, tf.bool))
         return tf.data.TFRecordDataset(path).concatenate(end)
 
     def _buffer(self) -> int:
@@ -185,5 +187,15 @@ class Batches:
 
 
 def _asking(function: Callable[[Any], Any], kind: Any) -> Callable[[Any], Any]:
-    """A Python function of one scalar as TensorFlow's, with a scalar of a kind as its result."""
-    return lambda value: tf.ensure_shape(tf.py_function(function, [value], kind), [])
+    """A Python function of one scalar as TensorFlow's, with a scalar of a kind as its result.
+
+    It is called stateless though it is not: of an operation with state that `make_deterministic`, a
+    rewrite of TensorFlow's, does not know, a pipeline loses all its threads, and does one thing
+    after the other. (`from_tensors` is one too, `from_tensor_slices` is known.) Only one thread
+    asks at a time, in order.
+    """
+
+    def ask(value: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(function, [value], kind, stateful=False), [])
+
+    return ask
