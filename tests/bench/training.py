@@ -61,7 +61,7 @@ def contests(root: Path, sizes: Sizes) -> Generator[tuple[Contest, int], None, N
         yield _pipeline("pipeline-28x28", raw, plain, "parse_example", PIPELINE_TARGET), 3
         same = reading.plain_by_our_parser(raw)
         yield _pipeline("pipeline-28x28-own-parser", raw, same, "with our parser", None), 3
-        yield _epoch("train-28x28-mlp", MLP, raw, plain), 1
+        yield _epoch("train-28x28-mlp", MLP, raw, plain), 3
     with twins(root / "jpeg", jpeg_folder(root / "images", sizes.jpeg), JPEG_BYTES) as jpeg:
         reading.check_same(jpeg, reading.plain_jpeg)
         plain = reading.plain_jpeg(jpeg)
