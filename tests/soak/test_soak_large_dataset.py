@@ -111,7 +111,8 @@ def seal(platform: Platform, source: Path, folder: Path) -> tuple[float, int]:
     began = time.monotonic()
     sealer = subprocess.Popen(command, env=platform.environment)
     _, status, usage = os.wait4(sealer.pid, 0)
-    assert status == 0
+    sealer.returncode = os.waitstatus_to_exitcode(status)
+    assert sealer.returncode == 0
     return time.monotonic() - began, usage.ru_maxrss * 1024
 
 
