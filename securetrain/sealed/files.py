@@ -73,10 +73,15 @@ def read(
 def digest(
     folder: SealedFolder, name: str, limit: int, error: type[IntegrityError] = ManifestInvalid
 ) -> tuple[int, str]:
-    """Size of a file and its SHA-256 in hex, read in pieces; raises as `read`."""
+    """Size of a file and the SHA-256 in hex of so many of its bytes, read in pieces.
+
+    A file that grows meanwhile is not followed. Raises as `read`.
+    """
     sha256 = hashlib.sha256()
     with open_regular(folder, name, limit, error) as (stream, size):
-        while piece := stream.read(1 << 20):
+        left = size
+        while piece := stream.read(min(left, 1 << 20)):
+            left -= len(piece)
             sha256.update(piece)
     return size, sha256.hexdigest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -65,7 +64,7 @@ def compare_files(folder: Path, expected: Mapping[str, str]) -> None:
         state = "is missing" if path in expected else "was added after signing"
         raise ModelCorrupt(f"{path} {state}", fix="restore the folder as it was signed")
     for path, digest in sorted(expected.items()):
-        if file_sha256(folder, path) != digest:
+        if files.digest(folder, path, MAX_WEIGHTS_BYTES, ModelCorrupt)[1] != digest:
             raise ModelCorrupt(
                 f"{path} was changed after signing", fix="restore the folder as it was signed"
             )
@@ -93,17 +92,6 @@ def walk(folder: Path) -> list[str]:
             if stat.S_ISREG(mode):
                 paths.append(relative)
     return paths
-
-
-def file_sha256(folder: Path, path: str) -> str:
-    """SHA-256 hex of a file below a folder; raises ModelCorrupt if it is no plain file."""
-    digest = hashlib.sha256()
-    with files.open_regular(folder, path, MAX_WEIGHTS_BYTES, ModelCorrupt) as (file, size):
-        left = size
-        while block := file.read(min(left, 1 << 20)):
-            left -= len(block)
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def verify_audit(folder: Path, claim: Mapping[str, Any]) -> tuple[chain.Record, ...]:
