@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 from securetrain.api.names import Split
 from securetrain.errors import ShardCorrupt
 from securetrain_trainer import training
 from securetrain_trainer.pipeline import CYCLE, Batches, record_seed, shard_order
-from securetrain_trainer.shards import SealedSplit
+from securetrain_trainer.shards import OpenShards, SealedSplit
+from support.api import eventually
 from support.trained import Trained
 from support.trainer_kit import (
     CLASSES,
@@ -70,6 +72,30 @@ def test_order_is_a_function_of_seed_and_epoch(trained: Trained) -> None:
     assert len(labels) == manifest.splits[Split.TRAIN].records
     assert shard_order(5, 3, 1) == shard_order(5, 3, 1)
     assert record_seed(3, 1) != record_seed(3, 2)
+
+
+def test_batches_are_made_while_a_step_takes_its_time(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under determinism an operation with state would have them made when they are asked for."""
+    done: list[str] = []
+    release = OpenShards.release
+
+    def noted(shards: OpenShards, path: str) -> None:
+        release(shards, path)
+        done.append(path)
+
+    monkeypatch.setattr(OpenShards, "release", noted)
+    split, manifest = split_of(trained, trained.root), dataset_of(trained.root).manifest
+    config.enable_op_determinism()
+    try:
+        with Batches(split, manifest, -(-split.records // 3)) as batches:
+            walk = batches.in_order()
+            next(walk)  # a third; the others are made meanwhile, and then no shard is needed
+            eventually(lambda: len(done) == len(split.entries), "the rest is read", seconds=30)
+            assert len(list(walk)) == 2
+    finally:
+        config.disable_op_determinism()
 
 
 @pytest.mark.parametrize("process", [0, 7])
