@@ -30,6 +30,8 @@ from support.played_phases import play
 IP: Final = "127.0.0.1"
 OURS: Final = {"labelSelector": names.JOB_UID_LABEL}
 RETRY_SECONDS: Final = 0.05
+INSIST_SECONDS: Final = 60.0
+NOT_YET: Final = frozenset({403, 409, 429, 500, 503, 504})
 LEASE_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 10.0
 LONG_AGO: Final = timedelta(hours=1)
@@ -180,10 +182,13 @@ class PodPlayer:
                 self._renew_lease()
                 only = list(self.namespaces) if len(self.namespaces) == 1 else []
                 path = f"/api/v1/namespaces/{only[0]}/pods" if only else "/api/v1/pods"
-                listed = self._admin.call("GET", path, query=OURS).expect()
-                for item in listed["items"]:
+                answer = self._admin.call("GET", path, query=OURS)
+                if not answer.ok:  # a busy server
+                    time.sleep(RETRY_SECONDS)
+                    continue
+                for item in answer.body["items"]:
                     self._look_at(item)
-                self._watch(path, listed["metadata"]["resourceVersion"])
+                self._watch(path, answer.body["metadata"]["resourceVersion"])
 
     def _watch(self, path: str, version: str) -> None:
         query = {**OURS, "resourceVersion": version, "timeoutSeconds": str(int(LEASE_SECONDS))}
@@ -336,7 +341,7 @@ class _Kubelet:
             },
         }
         path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{account}/token"
-        token = self._until_allowed(lambda: self._api.call("POST", path, body))["status"]["token"]
+        token = self._insist(lambda: self._api.call("POST", path, body))["status"]["token"]
         file = self._player.volumes / "tokens" / pod.uid
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(token)
@@ -366,16 +371,16 @@ class _Kubelet:
         # The pod may be gone, or at the very end the server: nobody is left to be told.
         with suppress(AssertionError, urllib3.exceptions.HTTPError):
             path = f"{self._pod.path}/status"
-            self._until_allowed(
+            self._insist(
                 lambda: self._api.call(
                     "PATCH", path, {"status": status}, content_type=STRATEGIC_PATCH
                 )
             )
 
-    def _until_allowed(self, call: Callable[[], Answer], seconds: float = 5.0) -> Object:
-        """Repeat while the node authorizer has not yet heard of the pod's binding."""
-        deadline = time.monotonic() + seconds
-        while (answer := call()).status == 403 and time.monotonic() < deadline:
+    def _insist(self, call: Callable[[], Answer]) -> Object:
+        """Repeat while the node authorizer has not heard of the pod's binding, or all is busy."""
+        deadline = time.monotonic() + INSIST_SECONDS
+        while (answer := call()).status in NOT_YET and time.monotonic() < deadline:
             time.sleep(RETRY_SECONDS)
         return answer.expect()
 
