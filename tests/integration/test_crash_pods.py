@@ -12,7 +12,7 @@ from securetrain.api.names import Purpose, launch_record
 from support import stage
 from support.api import Api, Object
 from support.chart import OPERATOR_NAMESPACE
-from support.pod_player import PlayedPod, PodEnds
+from support.played_pod import PlayedPod, PodEnds
 from support.stage import Stage
 from support.trails import Trails
 

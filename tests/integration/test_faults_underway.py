@@ -24,7 +24,7 @@ from support import faults, faulty, stage
 from support.api import Object
 from support.chart import OPERATOR_NAMESPACE, OPERATOR_USER
 from support.fault_proxy import FaultProxy, Matches, Request
-from support.pod_player import PlayedPod, PodEnds
+from support.played_pod import PlayedPod, PodEnds
 from support.stage import Stage
 
 pytestmark = pytest.mark.timeout(240)
@@ -48,11 +48,12 @@ class Scene:
         lines = map(chain.parse_line, record.audit)
         return [dict(line.data) for line in lines if line.type == chain.TYPE_PREFIX + kind]
 
-    def events(self, name: str) -> dict[str, str]:
-        """Messages of a job's Events by reason."""
+    def told(self, name: str, reason: str) -> str:
+        """What a job's Events of a reason say: a line each."""
         path = f"/api/v1/namespaces/{TEAM}/events"
         items = self.stage.admin.get(path).expect()["items"]
-        return {e["reason"]: e["message"] for e in items if e["involvedObject"]["name"] == name}
+        found = [e for e in items if (e["involvedObject"]["name"], e["reason"]) == (name, reason)]
+        return "\n".join(event["message"] for event in found)
 
     def hold(self, job: str, where: str) -> threading.Event:
         """Let the first train pod of a job wait at a stage until the returned event is set."""
@@ -128,7 +129,7 @@ def test_keys_whose_answer_is_lost_before_the_unwrap_are_burnt_and_a_new_pod_get
     (lost,) = scene.said("lost", "grant.lost")
     assert lost["podUID"] == first.uid
     assert (lost["burnt"], lost["spent"], lost["unknown"]) == (KEYS, [], [])
-    assert "burnt unspent" in scene.events("lost")["GrantLost"]
+    assert "burnt unspent" in scene.told("lost", "GrantLost")
     assert scene.stage.phase("lost") == "Succeeded"
 
 
@@ -144,7 +145,7 @@ def test_a_pod_that_dies_after_the_unwrap_is_an_incident_and_a_new_pod_gets_new_
     scene.stage.until(lambda: scene.stage.ended("spent"), "the job ends")
     (lost,) = scene.said("spent", "grant.lost")
     assert (lost["burnt"], lost["spent"], lost["unknown"]) == ([], KEYS, [])
-    assert "treat the key as stolen" in scene.events("spent")["GrantSpent"]
+    assert "treat the key as stolen" in scene.told("spent", "GrantSpent")
     faulty.check_trained_once(scene.stage, "spent", keys=2)
 
 

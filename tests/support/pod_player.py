@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
@@ -26,6 +25,7 @@ from securetrain.api.names import Purpose
 from securetrain.errors import ExitCode, SecuretrainError
 from support.api import Answer, Api, Object, Watch
 from support.played_phases import play
+from support.played_pod import TOLD_TO_END, Hook, PlayedPod, PodEnds, Vanished
 
 IP: Final = "127.0.0.1"
 OURS: Final = {"labelSelector": names.JOB_UID_LABEL}
@@ -36,54 +36,9 @@ LEASE_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 10.0
 LONG_AGO: Final = timedelta(hours=1)
 """Containers claim to have ended then, so that the Job controller's back-off is over."""
-TOLD_TO_END: Final = "the pod was told to end"
 STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
 """Keeps other people's conditions, such as DisruptionTarget."""
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
-
-
-class PodEnds(Exception):
-    """Raised by a hook: the container exits here with that code."""
-
-    def __init__(self, exit_code: int, reason: str = "Killed") -> None:
-        super().__init__(exit_code, reason)
-        self.exit_code, self.reason = exit_code, reason
-
-
-class Vanished(Exception):
-    """Raised by a hook: kubelet says no more about this pod."""
-
-
-@dataclass
-class PlayedPod:
-    """One pod of a job and what happened in it."""
-
-    name: str
-    namespace: str
-    uid: str
-    purpose: Purpose
-    job: str
-    number: int
-    """1 for the first pod of its job and purpose that was seen."""
-    stages: list[str] = field(default_factory=list)
-    """Of `started`, `asking`, `keys`, `reporting`, `reported`, as far as it came."""
-    exit_code: int | None = None
-    message: str = ""
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the pod was deleted: the container ends at its next step."""
-
-    @property
-    def path(self) -> str:
-        """Path of the pod at the API server."""
-        return f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
-
-    def check(self) -> None:
-        """Raise PodEnds if the container was told to end, as the trainer does on SIGTERM."""
-        if self.stop.is_set():
-            raise PodEnds(ExitCode.TRY_AGAIN, "Terminated")
-
-
-Hook = Callable[[PlayedPod, str], None]
 
 
 class PodPlayer:

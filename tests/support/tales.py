@@ -18,7 +18,7 @@ from securetrain.audit import chain
 from securetrain_operator.build.network import default_deny
 from support import stage as stages
 from support.lives import Death, Reincarnation, Womb, womb
-from support.pod_player import PlayedPod
+from support.played_pod import PlayedPod
 from support.stage import Stage
 from support.trails import Trails
 

@@ -17,7 +17,7 @@ from securetrain.errors import SecuretrainError
 from securetrain.signing.head import verify_head
 from securetrain.signing.verify import verify_model
 from securetrain_operator.core.record import LaunchRecord
-from support.pod_player import TOLD_TO_END
+from support.played_pod import TOLD_TO_END
 from support.stage import Stage
 
 SIGNING_KEY = "transit/keys/securetrain-models"
