@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 
-from support.witness import LOGS, pod_processes
+from support.witness import found_logs, pod_processes
 
 EVERY = 0.1
 
@@ -46,15 +46,16 @@ class Reaper:
     def stop(self) -> None:
         """Let go of what has not come."""
         self._done.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _watch(self) -> None:
         while self._prey.keys() - self.struck.keys() and not self._done.wait(EVERY):
             for job in self._prey.keys() - self.struck.keys():
                 event, signal = self._prey[job]
-                for log in LOGS.glob(f"{self._namespace}_{job}-*/trainer/0.log"):
-                    if f'"event":"{event}"' in log.read_text():
-                        self._strike(job, log.parents[1].name.rpartition("_")[2], signal)
+                for log in found_logs(f"{self._namespace}_{job}-*/trainer/0.log"):
+                    with contextlib.suppress(FileNotFoundError):
+                        if f'"event":"{event}"'.encode() in log.read_bytes():
+                            self._strike(job, log.parents[1].name.rpartition("_")[2], signal)
 
     def _strike(self, job: str, pod_uid: str, signal: Signals) -> None:
         for pid in pod_processes():

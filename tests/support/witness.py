@@ -7,6 +7,7 @@ the files in their /tmp, and an open handle to each of their logs, which so outl
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import threading
@@ -45,7 +46,7 @@ class Witness:
     def stop(self) -> None:
         """Stop watching and let the logs go."""
         self._done.set()
-        self._thread.join(10)
+        self._thread.join(60)
         for log in self._logs.values():
             log.close()
 
@@ -71,7 +72,7 @@ class Witness:
             raise
 
     def _open_logs(self) -> None:
-        for path in LOGS.glob("*/*/*.log"):
+        for path in found_logs("*/*/*.log"):
             if path not in self._logs:
                 with contextlib.suppress(FileNotFoundError):
                     self._logs[path] = path.open("rb")
@@ -89,6 +90,11 @@ class Witness:
         file = self._folder / kind / f"{name}-{sha256(content).hexdigest()[:16]}"
         if not file.exists():
             file.write_bytes(content)
+
+
+def found_logs(pattern: str) -> Iterator[Path]:
+    """Logs of pods; a folder that kubelet removes meanwhile is passed over, unlike by Path.glob."""
+    return map(Path, glob.iglob(f"{LOGS}/{pattern}"))
 
 
 def pod_processes() -> Iterator[int]:
