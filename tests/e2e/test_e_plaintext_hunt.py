@@ -43,7 +43,7 @@ def _all_have_ended(platform: Platform, submitted: Reaper) -> None:
     for job in ("killed", "bereft", "echoed", "missed", "flipped"):
         kubectl = platform.cluster.kubectl
         ended = "--for=jsonpath={.status.completionTime}"
-        kubectl("wait", f"stj/{job}", "-n", NAMESPACE, ended, "--timeout=180s")
+        kubectl("wait", f"stj/{job}", "-n", NAMESPACE, ended, "--timeout=300s")
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +73,26 @@ def dumps(
 ) -> Path:
     """Core dumps of two pods that crashed: one that leaks, and one that trains."""
     folder = tmp_path_factory.mktemp("cores")
-    unprotected = leak.running(platform)
+    unprotected = leak.running(platform, leaked)
+    eventually(lambda: is_seen(platform, unprotected, leaked), "the witness sees it", seconds=60)
     with cores.collected(folder):
         crashed = [Path(f"/proc/{pid}") for pid in (victim.pid, unprotected)]
         for process in crashed:
             cores.crash(int(process.name))
-        eventually(lambda: not any(p.exists() for p in crashed), "both crashes", seconds=30)
-        eventually(lambda: any(folder.iterdir()), "a core dump")
+        eventually(lambda: not any(p.exists() for p in crashed), "both crashes", seconds=120)
+        eventually(lambda: any(folder.iterdir()), "a core dump", seconds=60)
     platform.cluster.kubectl("delete", "stj", "victim", "-n", NAMESPACE, "--wait=false")
     return folder
+
+
+def is_seen(platform: Platform, pid: int, secret: bytes) -> bool:
+    """Whether the witness has noted the command line and the files of a pod that leaks."""
+    evidence = platform.work / "evidence"
+    said = any(
+        secret.hex().upper().encode() in file.read_bytes()
+        for file in evidence.glob("processes/cmdline-*")
+    )
+    return said and any(secret in file.read_bytes() for file in evidence.glob(f"tmp/{pid}-*"))
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 from localcluster.errors import ClusterError
 from localcluster.platform import Platform
 from support import node
+from support.api import eventually
 
 NAMESPACE = "leaks"
 POD = "leaky"
@@ -39,13 +41,23 @@ def plant(platform: Platform, secret: bytes) -> None:
     )
 
 
-def running(platform: Platform) -> int:
-    """PID of the pod that tells, once it runs."""
+def running(platform: Platform, secret: bytes) -> int:
+    """PID of the pod that tells, once it has told all, and kubelet has tried the other's image."""
     kubectl = platform.cluster.kubectl
-    kubectl("wait", "pod", POD, "-n", NAMESPACE, "--for=condition=Ready", "--timeout=60s")
-    return node.process_of(
+    kubectl("wait", "pod", POD, "-n", NAMESPACE, "--for=condition=Ready", "--timeout=180s")
+    pid = node.process_of(
         platform, node.get(platform, "pod", NAMESPACE, POD)["metadata"]["uid"], POD
     )
+    last = Path(f"/proc/{pid}/root/dev/termination-log")
+    eventually(lambda: secret in last.read_bytes(), "the pod tells its secret", seconds=60)
+    eventually(lambda: "Pull" in _waits_for(platform, PULLED), "an image is pulled", seconds=180)
+    return pid
+
+
+def _waits_for(platform: Platform, name: str) -> str:
+    """Why a pod's container does not run: ErrImagePull and ImagePullBackOff take turns."""
+    containers = node.get(platform, "pod", NAMESPACE, name)["status"].get("containerStatuses", ())
+    return "".join(c["state"].get("waiting", {}).get("reason", "") for c in containers)
 
 
 def remove(platform: Platform) -> None:
