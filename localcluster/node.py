@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from localcluster import network, oci, ports
@@ -163,4 +165,13 @@ def _remove_control_groups() -> None:
     tops = {*Path("/sys/fs/cgroup").glob("kubepods"), *Path("/sys/fs/cgroup").glob("*/kubepods")}
     for top in tops:
         for folder, _, _ in os.walk(top, topdown=False):
-            Path(folder).rmdir()
+            wait_until(partial(_removed, Path(folder)), f"{folder} to be empty", seconds=60)
+
+
+def _removed(folder: Path) -> bool:
+    """Removes a control group, unless the kernel is not done yet with a process of it."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
