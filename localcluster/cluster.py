@@ -20,6 +20,8 @@ from localcluster.progress import Progress
 STATE = Path(__file__).resolve().parent.parent / "build" / "cluster"
 _API_PORT = 6443
 _OPENBAO_PORT = 8200
+_PATIENT = ("--node-monitor-grace-period=10m",)
+"""There is no other node: one that is busy, or has no kubelet for a while, keeps its pods ready."""
 
 
 class Cluster:
@@ -34,7 +36,11 @@ class Cluster:
         programs = binaries.folder()
         self._scheduler_program = programs / "kube-scheduler"
         self.control_plane = ControlPlane(
-            self.state, port=_API_PORT, advertise=network.HOST, audit="RequestResponse"
+            self.state,
+            port=_API_PORT,
+            advertise=network.HOST,
+            audit="RequestResponse",
+            controller_flags=_PATIENT,
         )
         self.openbao = OpenBao(
             self.state / "openbao", port=_OPENBAO_PORT, listen=("127.0.0.1", network.HOST)

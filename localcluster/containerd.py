@@ -46,7 +46,7 @@ class Containerd:
         namespaces = self._network_namespaces()
         for task in self._names("tasks"):
             self._ctr("tasks", "kill", "--all", "--signal", "KILL", task)
-        wait_until(lambda: not self._still_running(), "the containers to end", seconds=20)
+        wait_until(lambda: not self._still_running(), "the containers to end")
         for container in self._names("containers"):
             self._ctr("tasks", "rm", "--force", container)
             self.ctr("containers", "rm", container)

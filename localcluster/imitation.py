@@ -12,6 +12,8 @@ from localcluster.platform import OPERATOR_NAMESPACE, Platform
 from securetrain.api.names import SERVICE_ACCOUNT
 
 AUDIENCE: Final = f"local/{OPERATOR_NAMESPACE}/securetrain"
+PATIENCE: Final = 300.0
+"""Seconds for the pod: other jobs may fill the node."""
 ASK: Final = """
 import json, ssl, time, urllib.request, urllib.error
 token = open("/var/run/secrets/securetrain/token").read()
@@ -28,9 +30,12 @@ for attempt in range(30):
             break
     except urllib.error.HTTPError as error:
         problem = json.loads(error.read())
-        if error.code != 503 or attempt == 29:
+        if error.code not in (429, 503) or attempt == 29:
             print(json.dumps({"status": error.code, "reason": problem["reason"]}))
             break
+    except OSError:  # nobody knows the gateway's name yet, or nobody answers
+        if attempt == 29:
+            raise
     time.sleep(1)
 """
 
@@ -89,7 +94,7 @@ def call_gateway_from(platform: Platform, namespace: str, gateway: str) -> Answe
     kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
     kubectl("delete", "pod", "imitation", "-n", namespace, "--ignore-not-found")
     kubectl.apply(imitation(namespace, "imitation", platform.images["operator"], gateway))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         phase = kubectl(
             "get", "pod", "imitation", "-n", namespace, "-o", "jsonpath={.status.phase}"

@@ -189,7 +189,9 @@ class OpenBao:
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         url = f"{self.address}{path}"
-        status, data = https.request(method, url, ca=self.ca_file, body=body, headers=headers)
+        status, data = https.request(
+            method, url, ca=self.ca_file, body=body, headers=headers, seconds=60
+        )
         if not 200 <= status < 300:
             raise ClusterError(f"OpenBao answered {status} to {method} {path}: {data.decode()}")
         parsed: dict[str, Any] = json.loads(data) if data else {}

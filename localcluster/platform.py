@@ -131,7 +131,7 @@ class Platform:
         self.make_namespace(OPERATOR_NAMESPACE, {})
         chart = str(ROOT / "charts" / "securetrain")
         release = ["upgrade", "--install", "securetrain", chart, "-n", OPERATOR_NAMESPACE]
-        self.run("helm", *release, "-f", str(self.values()), "--wait", "--timeout", "3m")
+        self.run("helm", *release, "-f", str(self.values()), "--wait", "--timeout", "10m")
 
     def open_namespace(self, namespace: str) -> None:
         """A namespace that may run jobs, with a claim for datasets and one for models."""
@@ -142,9 +142,9 @@ class Platform:
     def remove_namespaces(self, *namespaces: str) -> None:
         """Remove namespaces with all that is in them, and their volumes' folders."""
         kubectl = self.cluster.kubectl
-        kubectl("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
+        kubectl("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=300s")
         volumes = [f"{namespace}-{claim}" for namespace in namespaces for claim in CLAIMS]
-        kubectl("delete", "persistentvolume", *volumes, "--ignore-not-found", "--timeout=60s")
+        kubectl("delete", "persistentvolume", *volumes, "--ignore-not-found", "--timeout=180s")
         for namespace in namespaces:
             shutil.rmtree(self.work / "volumes" / namespace, ignore_errors=True)
 

@@ -56,7 +56,7 @@ def make_claim(kubectl: Kubectl, namespace: str, name: str, directory: Path) -> 
         },
     )
     condition = "--for=jsonpath={.status.phase}=Bound"
-    kubectl("wait", condition, f"pvc/{name}", f"--namespace={namespace}", "--timeout=30s")
+    kubectl("wait", condition, f"pvc/{name}", f"--namespace={namespace}", "--timeout=180s")
 
 
 def give_to_pods(directory: Path) -> None:
