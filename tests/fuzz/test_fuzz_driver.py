@@ -28,7 +28,7 @@ HARMS = {
 
 if importlib.util.find_spec("atheris"):  # there is none for some platforms
 
-    @pytest.mark.timeout(120)
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize("harm", HARMS)
     def test_a_broken_parser_ends_the_run_and_its_input_is_kept(
         harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

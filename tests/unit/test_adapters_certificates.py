@@ -74,7 +74,7 @@ async def serial_seen(port: int, ca_pem: str, name: str | None) -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 what is waited for has no event
             await asyncio.sleep(0.02)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import example, given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from kubernetes.aio.client import ApiClient, Configuration
 
 from securetrain.errors import BadConfiguration, SecuretrainError
-from securetrain_operator.adapters import guards
+from securetrain_operator.adapters import guards, kube
 from securetrain_operator.adapters.kube import KubeCluster, merge_patch
 from securetrain_operator.errors import (
     AlreadyExists,
@@ -63,7 +64,7 @@ async def cluster(script: Script) -> AsyncIterator[KubeCluster]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     configuration = Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
-    made = KubeCluster(ApiClient(configuration), seconds=1.0)
+    made = KubeCluster(ApiClient(configuration), seconds=60.0)
     yield made
     await made.close()
     await runner.cleanup()
@@ -167,7 +168,8 @@ async def test_an_answer_that_is_no_object_is_no_answer(
 
 
 async def test_a_slow_server_is_not_waited_for(cluster: KubeCluster, script: Script) -> None:
-    script.pause = 3.0
+    cluster._timeout = aiohttp.ClientTimeout(total=2.0)
+    script.pause = 4.0
     with pytest.raises(ApiUnavailable, match="TimeoutError"):
         await READ(cluster)
     assert len(script.seen) == 1
@@ -231,12 +233,14 @@ async def test_a_token_is_sent_in_the_body_only(cluster: KubeCluster, script: Sc
 async def test_guards_are_asked_for_anew_after_two_seconds(
     cluster: KubeCluster, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert kube.GUARDS_FRESH_SECONDS == 2.0
+    monkeypatch.setattr(kube, "GUARDS_FRESH_SECONDS", 600.0)
     empty = {"kind": "L", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}
     script.answer = lambda _: (200, empty)
     for _ in range(3):
         assert list(await cluster.missing_guards()) == list(guards.GUARDS)
     assert len(script.seen) == 2
-    monkeypatch.setattr("securetrain_operator.adapters.kube.GUARDS_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(kube, "GUARDS_FRESH_SECONDS", 0.0)
     cluster._guards = (0.0, ())
     for _ in range(2):
         await cluster.missing_guards()

@@ -46,7 +46,7 @@ def end(depot: ClaimDepot, data: bytes) -> Answer | None:
 
 def wait_for_growing(folder: Path, seen: set[int], count: int) -> None:
     """Wait until so many files in all have been seen to grow."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while len(seen) < count:
         assert time.monotonic() < until
         for path in folder.glob(".*"):

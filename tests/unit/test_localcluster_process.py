@@ -53,9 +53,12 @@ def test_a_reused_pid_is_not_ours_and_is_not_killed(tmp_path: Path) -> None:
 
 def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
     process = Process("brief", tmp_path)
-    process.start(["sh", "-c", "sleep 0.2; echo the reason >&2; exit 3"])
+    go = tmp_path / "go"
+    until = f"until test -e {go}; do sleep 0.05; done"
+    process.start(["sh", "-c", f"{until}; echo the reason >&2; exit 3"])
+    go.touch()
     with pytest.raises(ClusterError, match=r"brief stopped while waiting for it\. \| .*the reason"):
-        wait_until(lambda: False, "it", seconds=10, processes=[process])
+        wait_until(lambda: False, "it", seconds=60, processes=[process])
     process.stop()
 
 
@@ -65,6 +68,6 @@ def test_variables_of_the_shell_do_not_reach_a_server(
     monkeypatch.setenv("VAULT_TOKEN", "left over")
     process = Process("env", tmp_path)
     process.start(["sh", "-c", "env; sleep 60"])
-    wait_until(lambda: "PATH=" in process.log.read_text(), "the output", seconds=10)
+    wait_until(lambda: "PATH=" in process.log.read_text(), "the output", seconds=60)
     process.stop()
     assert "left over" not in process.log.read_text()

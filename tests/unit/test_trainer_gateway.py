@@ -236,8 +236,8 @@ def test_neither_a_dripping_nor_an_endless_answer_holds_the_pod(
         peer = Peer.pinned(server.url, server.ca_pem)
         start = time.monotonic()
         with pytest.raises(InDoubt):
-            peer.post("/", b"", {}, deadline=1.0)
-        assert time.monotonic() - start < 4
+            peer.post("/", b"", {}, deadline=4.0)
+        assert time.monotonic() - start < 10
 
 
 def test_proxies_and_redirects_of_the_environment_are_ignored(

@@ -92,7 +92,7 @@ def test_batches_are_made_while_a_step_takes_its_time(
         with Batches(split, manifest, -(-split.records // 3)) as batches:
             walk = batches.in_order()
             next(walk)  # a third; the others are made meanwhile, and then no shard is needed
-            eventually(lambda: len(done) == len(split.entries), "the rest is read", seconds=30)
+            eventually(lambda: len(done) == len(split.entries), "the rest is read", seconds=120)
             assert len(list(walk)) == 2
     finally:
         config.disable_op_determinism()
