@@ -32,6 +32,8 @@ from support.witness import Witness
 WORK = ROOT / "build" / "e2e"
 NAMESPACE = outcomes.NAMESPACE
 ENDLESS = {"epochs": 100_000}
+LONG = {"epochs": 30}
+"""Some seconds, so that a pod that has its keys is still at work when it is struck."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -40,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
     for item in mine:
-        item.add_marker(pytest.mark.timeout(420))
+        item.add_marker(pytest.mark.timeout(1200))
     yield
     items[:] = [*(item for item in items if item not in mine), *mine]
 
@@ -121,7 +123,7 @@ def victim(platform: Platform, dataset: Path) -> node.RunningPod:
     job = sealing.manifest(NAMESPACE, "victim", dataset.name, training=ENDLESS, pod=sealing.IDLE)
     platform.cluster.kubectl.apply(job)
     ready = "--for=condition=KeysGranted"
-    platform.cluster.kubectl("wait", "stj/victim", "-n", NAMESPACE, ready, "--timeout=120s")
+    platform.cluster.kubectl("wait", "stj/victim", "-n", NAMESPACE, ready, "--timeout=300s")
     pod = node.running_pod(platform, NAMESPACE, "securetrain.dev/job=victim")
     node.throttle(pod.pid, 0.1)
     return pod
@@ -131,7 +133,9 @@ def victim(platform: Platform, dataset: Path) -> node.RunningPod:
 def tiny_volume(platform: Platform) -> Iterator[Path]:
     """A claim of models that has no room for a model."""
     folder = platform.volume(NAMESPACE, "tiny")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_mount():  # a run was killed
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
     left = f"{NAMESPACE}-tiny"
     platform.cluster.kubectl("delete", "persistentvolume", left, "--ignore-not-found")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=True)
@@ -160,11 +164,11 @@ def submitted(
     reaper = Reaper(NAMESPACE, prey)
     reaper.start()
     slow = {"resources": {"requests": {"cpu": "250m"}, "limits": sealing.MEMORY}}
-    jobs = (sealing.manifest(NAMESPACE, name, dataset.name) for name in ("killed", "bereft"))
     platform.cluster.kubectl.apply(
-        *jobs,
+        sealing.manifest(NAMESPACE, "killed", dataset.name, training=LONG),
+        sealing.manifest(NAMESPACE, "bereft", dataset.name),
         sealing.manifest(NAMESPACE, "patched", dataset.name, training=ENDLESS, pod=slow),
-        sealing.manifest(NAMESPACE, "left-alone", dataset.name, pod=sealing.IDLE),
+        sealing.manifest(NAMESPACE, "left-alone", dataset.name, training=LONG, pod=sealing.IDLE),
     )
     outcomes.submit(platform, dataset)
     on_storage.submit(platform, dataset, s3)
@@ -175,7 +179,7 @@ def submitted(
 @pytest.fixture(scope="session")
 def patched(platform: Platform, submitted: Reaper) -> node.RunningPod:
     """A victim of its own, which stood still until now: what is done to it ends its job."""
-    eventually(lambda: "stj-patched-train" in submitted.struck, "keys", seconds=120)
+    eventually(lambda: "stj-patched-train" in submitted.struck, "keys", seconds=300)
     os.kill(submitted.struck["stj-patched-train"].pid, SIGCONT)
     return node.running_pod(platform, NAMESPACE, "securetrain.dev/job=patched")
 
@@ -199,4 +203,4 @@ def patched_and_back(platform: Platform, patched: node.RunningPod, victim: node.
             before = started()
             change = [f"pod/{patched.name}", f"trainer={image}"]
             platform.cluster.kubectl("set", "image", *change, "-n", NAMESPACE)
-            eventually(lambda old=before: started() != old, "another container starts", seconds=60)
+            eventually(lambda old=before: started() != old, "another container starts", seconds=180)

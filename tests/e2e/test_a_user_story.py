@@ -55,7 +55,7 @@ def test_make_demo_ends_with_a_signed_model_and_three_failed_thefts() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=410,
+        timeout=1100,
     )
     print(demo.stdout, demo.stderr)
     assert demo.returncode == 0
@@ -73,7 +73,7 @@ def test_every_command_of_the_pages_works(platform: Platform, desk: Path, block:
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=1100,
     )
     print(result.stdout, result.stderr)
     assert result.returncode == 0, f"{block.script}\n{result.stdout}\n{result.stderr}"

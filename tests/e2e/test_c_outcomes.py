@@ -112,7 +112,7 @@ def test_a_job_whose_dataset_and_model_lie_in_a_bucket(
 
 def test_a_missing_login_is_waited_for_and_named(platform: Platform) -> None:
     reason = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}=VolumesNotMounted"
-    wait = ["-n", NAMESPACE, f"--for={reason}", "--timeout=60s"]
+    wait = ["-n", NAMESPACE, f"--for={reason}", "--timeout=300s"]
     platform.cluster.kubectl("wait", "stj/no-login", *wait)
     conditions = node.get(platform, "stj", NAMESPACE, "no-login")["status"]["conditions"]
     (ready,) = [entry for entry in conditions if entry["type"] == "Ready"]
@@ -122,7 +122,7 @@ def test_a_missing_login_is_waited_for_and_named(platform: Platform) -> None:
 def test_a_missing_claim_is_waited_for_and_named(platform: Platform) -> None:
     kubectl = platform.cluster.kubectl
     reason = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}=ClaimMissing"
-    kubectl("wait", "stj/waiting", "-n", NAMESPACE, f"--for={reason}", "--timeout=30s")
+    kubectl("wait", "stj/waiting", "-n", NAMESPACE, f"--for={reason}", "--timeout=300s")
     assert node.get(platform, "jobs", NAMESPACE, "-l", "securetrain.dev/job=waiting")["items"] == []
 
 
@@ -130,7 +130,7 @@ def test_a_pod_whose_image_was_patched_and_back_gets_no_keys_again(
     platform: Platform, patched_and_back: None
 ) -> None:
     kubectl = platform.cluster.kubectl
-    kubectl("wait", "stj/patched", "-n", NAMESPACE, "--for=condition=Failed", "--timeout=120s")
+    kubectl("wait", "stj/patched", "-n", NAMESPACE, "--for=condition=Failed", "--timeout=300s")
     record = node.record_of(platform, NAMESPACE, "patched")
     assert record["failure"]["reason"] == "NotOurPod"
     assert len(record["grants"]) == 1

@@ -22,7 +22,7 @@ from support.api import eventually
 from support.outcomes import NAMESPACE, signing_key, verify_trail
 from support.reaper import Reaper
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def grants(platform: Platform, job: str, purpose: str) -> list[Any]:
@@ -86,7 +86,7 @@ def test_an_operator_that_is_killed_comes_back_and_finds_the_same_pod_training(
 
     def is_back() -> bool:
         status = operator_pod(platform)["status"]["containerStatuses"][0]
-        return bool(status["ready"] and status["restartCount"] == killed + 1)
+        return bool(status["ready"] and status["restartCount"] > killed)
 
     eventually(is_back, "the operator", seconds=PATIENCE)
     before = node.progress(platform, NAMESPACE, "victim")
@@ -103,7 +103,8 @@ def vault_log(platform: Platform) -> Path:
     log = platform.work / "vault-log-of-pods.jsonl"
     with platform.cluster.openbao.audit_log.open() as lines, log.open("w") as kept:
         for line in lines:
-            if json.loads(line)["request"].get("remote_address") != "127.0.0.1":
+            whole = line.endswith("\n")
+            if whole and json.loads(line)["request"].get("remote_address") != "127.0.0.1":
                 kept.write(line)
     return log
 
@@ -115,7 +116,7 @@ def test_what_was_struck_still_ends_well_and_its_trail_is_whole(
     platform: Platform, submitted: Reaper, job: str, pods: tuple[int, int]
 ) -> None:
     """A lost training pod costs one more, a lost certify pod alone is repeated."""
-    complete = ["--for=condition=Complete", "--timeout=120s"]
+    complete = ["--for=condition=Complete", "--timeout=600s"]
     platform.cluster.kubectl("wait", f"stj/{job}", "-n", NAMESPACE, *complete)
     assert tuple(len(pods_of(platform, job, purpose)) for purpose in ("train", "certify")) == pods
     key = signing_key(platform)

@@ -33,7 +33,10 @@ class EchoingVault:
         pair = authority.issue("echo", common_name="echo", hosts=(network.HOST,))
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(pair.certificate, pair.key)
-        self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        # Hands are shaken in a caller's own thread: one that falls silent holds up nobody else.
+        self._server.socket = tls.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property

@@ -18,18 +18,23 @@ from typing import Any
 from localcluster.platform import OPERATOR_NAMESPACE, Platform
 
 CALL = """
-import json, ssl, sys, urllib.error, urllib.request
+import json, ssl, sys, time, urllib.error, urllib.request
 url, token, body = json.load(sys.stdin)
 context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
 request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-try:
-    with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-        print(json.dumps([answer.status, json.loads(answer.read() or b"{}")]))
-except urllib.error.HTTPError as error:
-    print(json.dumps([error.code, json.loads(error.read())]))
+for attempt in range(30):
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+            status, said = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, said = error.code, error.read()
+    if status not in (429, 503):  # it says that it has done nothing, and to come again
+        break
+    time.sleep(1)
+print(json.dumps([status, json.loads(said or b"{}")]))
 """
 
 
@@ -111,7 +116,7 @@ def token_of(platform: Platform, pod_uid: str, volume: str) -> str:
 
 
 def running_pod(
-    platform: Platform, namespace: str, labels: str, *, wait: float = 120
+    platform: Platform, namespace: str, labels: str, *, wait: float = 300
 ) -> RunningPod:
     """The one running pod of a job."""
     deadline = time.monotonic() + wait
@@ -153,7 +158,7 @@ def call_gateway(
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     status, answer = json.loads(result.stdout)
     return Answer(status, answer)

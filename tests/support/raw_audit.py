@@ -28,7 +28,7 @@ class RawAudit:
 
     def answers(self) -> Iterator[dict[str, Any]]:
         """Every answer, in order."""
-        for line in self.file.read_text().splitlines():
+        for line in self.file.read_text().rpartition("\n")[0].splitlines():
             entry = json.loads(line)
             if entry["type"] == "response":
                 yield entry
@@ -60,6 +60,8 @@ class RawAudit:
 def raw_audit(openbao: OpenBao, file: Path) -> Iterator[RawAudit]:
     """Add the device to a running server and take it away again; `file` goes with it."""
     before = openbao.config_file.read_text()
+    if f"{DEVICE}/" in openbao.api("GET", "/v1/sys/audit"):  # a run was killed
+        _load(openbao, before, present=False)
     config = json.loads(before)
     options = {"file_path": str(file), "log_raw": "true"}
     config["audit"].append({"type": "file", "path": DEVICE, "options": options})

@@ -63,10 +63,10 @@ def without_guard(platform: Platform, name: str, pod: RunningPod) -> Iterator[No
     assert bites(), f"{name} does not refuse its probe"
     kubectl("delete", KIND, name)
     try:
-        eventually(lambda: not bites(), f"{name} is gone")
+        eventually(lambda: not bites(), f"{name} is gone", seconds=60)
         yield
     finally:
         for field in SERVERS_OWN:
             binding["metadata"].pop(field, None)
         kubectl.apply(binding)
-        eventually(bites, f"{name} is back")
+        eventually(bites, f"{name} is back", seconds=60)
