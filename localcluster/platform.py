@@ -22,6 +22,8 @@ OPERATOR_NAMESPACE: Final = "securetrain"
 GATEWAY_NAME: Final = f"securetrain-gateway.{OPERATOR_NAMESPACE}.svc"
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
 CLAIMS: Final = ("datasets", "models")
+_PENDING: Final = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
+"""What a Helm that was killed has left, for which every other one would refuse to begin."""
 
 
 class Platform:
@@ -129,6 +131,7 @@ class Platform:
     def install(self) -> None:
         """`helm upgrade --install`, and wait until the operator is ready."""
         self.make_namespace(OPERATOR_NAMESPACE, {})
+        self.cluster.kubectl("delete", "secret", "-n", OPERATOR_NAMESPACE, "-l", _PENDING)
         chart = str(ROOT / "charts" / "securetrain")
         release = ["upgrade", "--install", "securetrain", chart, "-n", OPERATOR_NAMESPACE]
         self.run("helm", *release, "-f", str(self.values()), "--wait", "--timeout", "10m")
