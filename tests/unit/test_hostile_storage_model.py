@@ -171,7 +171,7 @@ def test_the_untouched_model_verifies(models: Models, capsys: pytest.CaptureFixt
         assert run_cli(capsys, "verify", folder, "--key", models.key_file)[0] == ExitCode.OK
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", SIGNED)
 @HARM
 def test_verify_names_every_file_that_is_not_the_signed_one(
@@ -183,7 +183,7 @@ def test_verify_names_every_file_that_is_not_the_signed_one(
     assert name in error
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @HARM
 def test_verify_accepts_no_other_signature(
     models: Models, capsys: pytest.CaptureFixture[str], harm: Harm
@@ -296,7 +296,7 @@ def test_open_writes_nothing_from_a_harmed_model(
 # report: shown without any key, so it is believed by nobody, but it must not harm its reader
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("output", ["text", "json"])
 @HARM
 def test_report_is_shown_or_refused_in_one_line(

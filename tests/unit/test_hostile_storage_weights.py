@@ -20,7 +20,7 @@ from securetrain.errors import ExitCode, ModelCorrupt
 from securetrain_trainer import models
 from support.trainer_kit import CLASSES, SIDE
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 SPEC = ModelSpec(architecture="mlp", parameters={"hidden": "4", "layers": "1"})
 NAMES = ("dense_1/bias", "dense_1/kernel", "logits/bias", "logits/kernel")

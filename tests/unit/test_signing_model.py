@@ -68,7 +68,7 @@ def model(tmp_path: Path, key: ec.EllipticCurvePrivateKey) -> Path:
     return folder
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_openssf_verifier_accepts_the_folder_and_refuses_it_after_one_flipped_byte(
     model: Path,
 ) -> None:

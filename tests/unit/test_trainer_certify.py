@@ -29,7 +29,7 @@ from support.sealed_folders import sealed_model
 from support.trained import Trained, contents, staging
 from support.trainer_kit import SPEC_SHA, UID, FakeOperator, GivenKeys, missed, run_spec, signed
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_good_model_is_reported_signed_and_published(trained: Trained, tmp_path: Path) -> None:

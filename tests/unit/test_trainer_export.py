@@ -18,7 +18,7 @@ from securetrain_trainer import export, learn, models
 from support.trained import Trained
 from support.trainer_kit import CLASSES, SIDE, UID
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")

@@ -41,7 +41,7 @@ from support.trainer_kit import (
     signed,
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 WISHES = {
     "npz": Wishes(),

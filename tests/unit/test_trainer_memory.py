@@ -21,7 +21,7 @@ from securetrain_trainer.pipeline import CYCLE, Batches
 from securetrain_trainer.shards import SealedSplit
 from support.trainer_kit import Wrapper, dataset_of, policy
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 MIB = 1 << 20
 SHARD = MIB

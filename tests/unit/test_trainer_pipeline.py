@@ -30,7 +30,7 @@ from support.trainer_kit import (
     seal_dataset,
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def split_of(trained: Trained, root: Path, split: Split = Split.TRAIN) -> SealedSplit:

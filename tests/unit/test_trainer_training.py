@@ -16,7 +16,7 @@ from securetrain_trainer import training
 from support.trained import Trained, contents, staging
 from support.trainer_kit import UID, FakeOperator, run_spec
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_training_leaves_a_sealed_model_and_reports_what_it_wrote(trained: Trained) -> None:

@@ -15,7 +15,7 @@ from securetrain.errors import ModelCorrupt
 from securetrain_trainer import models
 from support.trainer_kit import CLASSES, SIDE
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 SPEC = ModelSpec(architecture="mlp", parameters={"hidden": "4", "layers": "1"})
 
