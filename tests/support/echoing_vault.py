@@ -60,7 +60,7 @@ class EchoingVault:
         content = json.loads(body) if body else None
         url = f"{self._openbao.address}{path}"
         status, real = https.request(
-            method, url, ca=self._openbao.ca_file, body=content, headers=headers
+            method, url, ca=self._openbao.ca_file, body=content, headers=headers, seconds=60
         )
         seen = any(DECRYPT in text for text in self.echoed)
         first = path.startswith(DECRYPT) and status == 200 and not seen

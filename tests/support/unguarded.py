@@ -60,7 +60,7 @@ def without_guard(platform: Platform, name: str, pod: RunningPod) -> Iterator[No
         return f"'{name}'" in kubectl.run(*command, stdin=json.dumps(body)).stderr
 
     binding = json.loads(kubectl("get", KIND, name, "-o", "json"))
-    assert bites(), f"{name} does not refuse its probe"
+    eventually(bites, f"{name} refuses its probe", seconds=60)
     kubectl("delete", KIND, name)
     try:
         eventually(lambda: not bites(), f"{name} is gone", seconds=60)
