@@ -35,8 +35,6 @@ from support.real_gateway import staged
 from support.real_operator import Operator, serve
 from support.samples import service_account
 
-pytestmark = pytest.mark.timeout(180)
-
 VICTIM, SIBLING, RACED, TWICE, ENDED = "victim", "sibling", "raced", "twice", "ended"
 ELSEWHERE = "elsewhere"
 RACERS = 10
@@ -344,7 +342,7 @@ def writing_at_once(*operators: Operator) -> Iterator[list[str]]:
                 if conflicts or "grant.recorded" not in str(body.get("data")):
                     return dict(await work(kind, namespace, body))
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(25):
                         await barrier.wait()
                 try:
                     return dict(await work(kind, namespace, body))
