@@ -198,7 +198,7 @@ class OpenBao:
         return parsed
 
     def _wait(self, condition: Any, what: str) -> None:
-        wait_until(condition, what, seconds=30, processes=[self.process])
+        wait_until(condition, what, seconds=120, processes=[self.process])
 
 
 def _program() -> Path:

@@ -37,7 +37,7 @@ def wait_until(
     condition: Callable[[], bool],
     what: str,
     *,
-    seconds: float = 60,
+    seconds: float = 180,
     every: float = 0.1,
     processes: Sequence[Process] = (),
 ) -> None:

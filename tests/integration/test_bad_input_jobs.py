@@ -33,7 +33,7 @@ from support.bad_inputs import (
 from support.installed import make_namespace
 from support.stage import Stage
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 CLAIMS = ("datasets", "models")
 SECONDS = 10
@@ -95,7 +95,12 @@ def conditions_of(admin: Api, rows: Sequence[Told], seconds: float) -> Mapping[s
 
 
 def busy() -> float:
-    """How many times longer all takes on a machine that has other things to do: at most four."""
+    """How many times longer all takes on a machine that has other things to do: at most four.
+
+    The load of the last minute says nothing of what tests in other processes begin in the next.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return 6.0
     return min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 

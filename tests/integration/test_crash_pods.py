@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 def deleted(pod: PlayedPod, admin: Api) -> None:
     """Somebody deletes the pod; the trainer ends at SIGTERM."""
     admin.delete(pod.path).expect()
-    pod.stop.wait(60)
+    pod.stop.wait(120)
 
 
 def evicted(pod: PlayedPod, admin: Api) -> None:
@@ -35,7 +35,7 @@ def evicted(pod: PlayedPod, admin: Api) -> None:
     metadata = {"name": pod.name, "namespace": pod.namespace}
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
     admin.call("POST", f"{pod.path}/eviction", body).expect()
-    assert pod.stop.wait(60)
+    assert pod.stop.wait(120)
     raise PodEnds(KILLED, "OOMKilled")
 
 
@@ -97,7 +97,7 @@ def play(
             opened.player.lose_node()
             for name in {**FATES, **OTHERS}:
                 opened.apply(name, backoffLimit=0)
-            opened.until(lambda: evicted_from_node(opened), "the lost node's pods are evicted", 60)
+            opened.until(lambda: evicted_from_node(opened), "the lost node's pods are evicted", 120)
             look_now(control_plane)
             yield opened
 
@@ -142,8 +142,8 @@ def test_without_its_launch_record_a_job_stops_at_once_and_never_trains_again(pl
     record = launch_record(uid(play, "unrecorded"))
     path = f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/configmaps/{record}"
     play.admin.delete(path).expect()
-    play.until(lambda: play.child("unrecorded", TRAIN) is None, "the train Job goes", 60)
-    play.until(lambda: play.phase("unrecorded") == "Failed", "the job has failed", 60)
+    play.until(lambda: play.child("unrecorded", TRAIN) is None, "the train Job goes")
+    play.until(lambda: play.phase("unrecorded") == "Failed", "the job has failed")
     reasons = {c["type"]: c["reason"] for c in play.job("unrecorded")["status"]["conditions"]}
     assert reasons["Failed"] == "LaunchRecordLost"
     assert pods(play, "unrecorded", TRAIN) == 1

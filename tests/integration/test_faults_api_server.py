@@ -25,7 +25,7 @@ from support.fault_proxy import Exchange, Fault, FaultProxy, Matches, Request, R
 from support.faulty import Ways
 from support.stage import Stage
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 TEAM = "faults-api"
 REFUSED = [faults.status(code, retry_after=1) for code in (410, 429, 500, 503)]
@@ -42,7 +42,7 @@ ALL = (*FAULTS, "redirected")
 GONE = {"gone-1": "conflict", "gone-2": "dropped", "gone-3": "late"}
 """Jobs that are deleted at last, and which faults they meet before."""
 TOUCH_SECONDS = 0.4
-PATIENCE = 200
+PATIENCE = 400
 """Seconds; it takes 30 where nothing else runs."""
 
 
@@ -165,7 +165,7 @@ LOSSES: dict[str, Callable[[FaultProxy], object]] = {
 
 def three_watches(api: FaultProxy) -> set[Exchange]:
     """The watches under way, if all three kinds are watched."""
-    found = {exchange for exchange in api.open if exchange.request.is_watch}
+    found = {exchange for exchange in list(api.open) if exchange.request.is_watch}
     return found if len(found) == 3 else set()
 
 

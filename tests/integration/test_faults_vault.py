@@ -34,7 +34,8 @@ from support.gateway_pods import NAMESPACE
 from support.gateway_world import DATASET_SHA256, JOB_UID, Client, World
 from support.tls_server import TlsServer, answer
 
-DEADLINE = 1.5
+DEADLINE = 5.0
+"""A busy machine answers within it; what hangs or drips takes ten times as long."""
 MARKER = "cGxhaW50ZXh0LWtleS1pbi1hbi1lcnJvci10ZXh0"
 KEK, MODEL_KEK = "faults-digits", "team-a-models"
 
@@ -51,7 +52,7 @@ class Bench:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        async with self.world.client(request_seconds=30.0) as client:
+        async with self.world.client() as client:
             yield client
 
     async def grant(self, client: Client, pod: Any) -> tuple[int, dict[str, Any]]:
@@ -177,7 +178,7 @@ async def test_a_grant_in_doubt_stays_within_the_deadline_and_only_a_new_pod_can
         began = time.monotonic()
         status, problem = await bench.grant(client, pod)
         assert (status, problem["reason"]) == (503, "GrantLost")
-        assert time.monotonic() - began < DEADLINE + 4
+        assert time.monotonic() - began < 5 * DEADLINE
         assert "keys" not in problem
         assert len(bench.world.record.grants) == 1
         assert bench.world.kinds[-1] == "grant.recorded"
@@ -271,7 +272,7 @@ async def test_a_pod_whose_unwrap_is_cut_gives_up_and_never_asks_for_the_same_ke
     began = time.monotonic()
     with pytest.raises(VaultUnavailable) as caught:
         unwrap(bench.proxy.url, bench.proxy.ca_pem, item, path, deadline=DEADLINE)
-    assert time.monotonic() - began < DEADLINE + 1
+    assert time.monotonic() - began < 5 * DEADLINE
     assert caught.value.exit_code == ExitCode.TRY_AGAIN
     assert len(rule.hits) == 1
     reached = call == "unwrap" and case != "dropped before"

@@ -18,8 +18,6 @@ from support.chart import AUDIENCE
 from support.installed import denied_by, without
 from support.scene import JOB, JOBS, PODS, POLICIES, TEAM, TOKENS, TRAININGS, Scene, staged
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def scene(control_plane: ControlPlane) -> Iterator[Scene]:

@@ -32,8 +32,6 @@ from support.scene import (
 KUEUE = "system:serviceaccount:kueue-system:kueue-controller-manager"
 ENDING = "ending"
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def scene(control_plane: ControlPlane) -> Iterator[Scene]:
@@ -135,6 +133,8 @@ def test_a_policy_that_only_closes_may_select_everything(scene: Scene) -> None:
 
 def test_kueue_suspends_labels_and_places_jobs_but_makes_none(scene: Scene) -> None:
     kueue = scene.admin.as_user(KUEUE)
+    nothing: Object = {"metadata": {}}
+    eventually(lambda: kueue.patch(f"{JOBS}/{JOB}", nothing, dry_run=True).ok, "the role counts")
     for change in (
         {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "gpu"}}},
         {"spec": {"suspend": True}},
@@ -171,7 +171,8 @@ def test_kubelets_get_our_audience(scene: Scene) -> None:
         [{"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]}],
     )
     kubelet = scene.admin.as_user("kubelet", "system:nodes")
-    kubelet.call("POST", TOKENS, token_request(AUDIENCE)).expect()
+    request = token_request(AUDIENCE)
+    eventually(lambda: kubelet.call("POST", TOKENS, request).ok, "kubelet gets a token")
     same_right_other_group = scene.admin.as_user("kubelet", "system:node")
     answer = same_right_other_group.call("POST", TOKENS, token_request(AUDIENCE))
     assert denied_by(answer, "securetrain-token")
@@ -297,9 +298,11 @@ def test_a_user_may_delete_a_job_in_every_way(scene: Scene, policy: str) -> None
     launch(scene.operator, namespace)
     pod = f"/api/v1/namespaces/{namespace}/pods/{pod_of(scene.admin, JOB, namespace)}"
     job = f"/apis/batch/v1/namespaces/{namespace}/jobs/{JOB}"
+    eventually(lambda: scene.user.get(job).ok, "the user's role counts")
     scene.user.delete(job, propagationPolicy=policy).expect()
     eventually(lambda: scene.admin.get(job).status == 404, "the Job is gone")
-    assert scene.admin.get(pod).status == (404 if policy == "Foreground" else 200)
+    wanted = 404 if policy == "Foreground" else 200
+    eventually(lambda: scene.admin.get(pod).status == wanted, f"the pod is told {wanted}")
     scene.admin.delete(f"/api/v1/namespaces/{namespace}").expect()
 
 

@@ -17,8 +17,6 @@ from support.api import Api
 from support.chart import CHART, OPERATOR_NAMESPACE, RELEASE, VALUES
 from support.installed import ADMISSION, make_namespace
 
-pytestmark = pytest.mark.timeout(180)
-
 CRD = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{names.CRD_NAME}"
 Helm = Callable[..., str]
 

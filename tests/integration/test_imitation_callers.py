@@ -35,8 +35,6 @@ from support.real_gateway import staged
 from support.real_operator import Operator, serve
 from support.samples import service_account
 
-pytestmark = pytest.mark.timeout(180)
-
 VICTIM, SIBLING, RACED, TWICE, ENDED = "victim", "sibling", "raced", "twice", "ended"
 ELSEWHERE = "elsewhere"
 RACERS = 10
@@ -232,8 +230,8 @@ def test_a_token_that_is_not_the_calling_pods_own_is_refused(
 ) -> None:
     make, status, what = CALLERS[name]
     body = stage.request(victim)
-    with make(stage, victim) as caller, stage.unharmed(VICTIM):
-        for path in PATHS:
+    for path in PATHS:  # with a token each: that of a pod that is gone is known for ten seconds
+        with make(stage, victim) as caller, stage.unharmed(VICTIM):
             answer = stage.ask(caller.token, body, path=path, source=caller.source)
             found, reason, told = refusal(stage, answer)
             assert (found, reason) == (status, "BadToken" if status == 401 else "NotOurPod")
@@ -344,7 +342,7 @@ def writing_at_once(*operators: Operator) -> Iterator[list[str]]:
                 if conflicts or "grant.recorded" not in str(body.get("data")):
                     return dict(await work(kind, namespace, body))
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(25):
                         await barrier.wait()
                 try:
                     return dict(await work(kind, namespace, body))

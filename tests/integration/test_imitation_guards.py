@@ -19,8 +19,6 @@ from support.imitators import call
 from support.installed import ADMISSION, chart_installed
 from support.real_gateway import staged
 
-pytestmark = pytest.mark.timeout(180)
-
 JOB = "guarded"
 POLICY, BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
 PATHS = {

@@ -28,8 +28,6 @@ from support.imitators import (
 )
 from support.real_gateway import staged
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def stage(
@@ -67,7 +65,7 @@ def test_a_bare_pod_that_the_job_controller_adopts_during_back_off_gets_nothing(
             assert "containers[0].image: differs" in told
     stage.remove(thief)
     known = [pod["metadata"]["uid"] for pod in (first, thief)]
-    real = stage.started(stage.pod_of("adopted", but=known, seconds=60))
+    real = stage.started(stage.pod_of("adopted", but=known))
     assert len(stage.keys(real).splits) == 2
 
 

@@ -23,8 +23,6 @@ from support.imitators import call
 from support.real_gateway import staged
 from support.samples import network_policy
 
-pytestmark = pytest.mark.timeout(180)
-
 JOB = "watched"
 OURS = f"stj-{JOB}"
 GROUP = "networking.k8s.io/v1"

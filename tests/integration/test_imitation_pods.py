@@ -32,8 +32,6 @@ from support.imitators import (
 )
 from support.real_gateway import staged
 
-pytestmark = pytest.mark.timeout(180)
-
 VICTIM, COPIED, GRANTED = "victim", "copied", "granted"
 PROBE = {"exec": {"command": ["sh", "-c", "cat /proc/1/mem"]}}
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -137,7 +138,10 @@ async def test_concurrent_updates_of_two_processes_lose_nothing_and_keep_the_cha
 
     async def note(process: ConfigMapRecords, text: str) -> None:
         for number in range(8):
-            await process.update(UID, noting(text + str(number)))
+            while True:
+                with suppress(Conflict):  # after many tries in vain, as the reconciler takes it too
+                    await process.update(UID, noting(text + str(number)))
+                    break
 
     await asyncio.gather(*(note(processes[n % 2], name) for n, name in enumerate("abcd")))
     stored = await processes[0].get(UID)

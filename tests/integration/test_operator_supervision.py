@@ -105,7 +105,7 @@ async def test_a_watch_that_fails_for_good_ends_the_process(
 
     monkeypatch.setattr(handlers, "watch_settings", impatient)
     wired = App.wire(settings(), cluster, VaultBroker(tmp_path / "absent"))
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         with pytest.raises(Exception, match="pods") as caught:
             await wired.run(asyncio.Event())
     assert "Forbidden" in type(caught.value).__name__
@@ -118,5 +118,5 @@ async def test_stopping_before_anything_has_started_well(
     monkeypatch.setattr(app, "WATCH_STOP_SECONDS", 60.0)
     stop = asyncio.Event()
     stop.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         await App.wire(settings(), cluster, VaultBroker(tmp_path / "absent")).run(stop)

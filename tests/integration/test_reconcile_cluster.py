@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from support.installed import chart_installed, make_namespace
 from support.operator_process import operator_token, write_kubeconfig
 from support.world import FILES, job_object, settings
 
+PATIENCE = 60.0
+SERVERS_OWN = ("resourceVersion", "managedFields")
 numbers = itertools.count(1)
 
 
@@ -101,7 +104,8 @@ class Scene:
 
     async def settle(self, uid: str) -> Object:
         """Run until the runs ask for no hurry; the job as then stored."""
-        for _ in range(20):
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             await self.store.refresh()
             again = await self.reconciler.reconcile(uid)
             if again is None or again > 2:
@@ -118,7 +122,8 @@ class Scene:
 
     async def until(self, uid: str, reason: str) -> Object:
         """Settle until the job shows a reason and, unless it has ended, its pod is there."""
-        for _ in range(50):
+        latest = time.monotonic() + PATIENCE
+        while time.monotonic() < latest:
             job = await self.settle(uid)
             seen = self.pods_shown(job) or job["status"]["phase"] == "Failed"
             if job["status"]["conditions"][0]["reason"] == reason and seen:
@@ -220,10 +225,20 @@ async def patch(scene: Scene, change: Object) -> None:
     assert await scene.cluster.merge(kinds.TRAINING_JOBS, scene.namespace, "digits-v7", change)
 
 
+def without_status(child: Object) -> Object:
+    """A Job, its version being what the Job controller does not write."""
+    kept = {k: v for k, v in child["metadata"].items() if k not in SERVERS_OWN}
+    version = json.dumps([kept, child["spec"]], sort_keys=True)
+    return {**child, "metadata": {**kept, "resourceVersion": version}}
+
+
 async def scene_versions(scene: Scene, uid: str) -> dict[str, str]:
-    """Resource versions of all that belongs to a job."""
+    """Resource versions of all that belongs to a job.
+
+    The status of its Job is left out: the Job controller writes it when it comes to it.
+    """
     await scene.store.refresh()
-    items = [scene.store.job(uid), *scene.store.children(uid)]
+    items = [scene.store.job(uid), *map(without_status, scene.store.children(uid))]
     for kind in (kinds.CONFIG_MAPS, kinds.NETWORK_POLICIES, kinds.ACCOUNTS):
         items += await scene.cluster.list(kind, scene.namespace)
     return {

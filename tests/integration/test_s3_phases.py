@@ -240,11 +240,11 @@ def test_a_server_that_comes_back_is_waited_for(
         time.sleep(seconds)
 
     def come_back() -> None:
-        paused.wait(30)
+        paused.wait(120)
         server.start()
         done.wait()  # the server dies with the thread that started it
 
-    monkeypatch.setattr(places, "PATIENCE", 30.0)
+    monkeypatch.setattr(places, "PATIENCE", 120.0)
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=pause)
     monkeypatch.setattr("securetrain.storage.s3.time", clock)
     helper = threading.Thread(target=come_back)

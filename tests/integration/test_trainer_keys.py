@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -59,18 +59,18 @@ class Recording(Wrapper):
 
 
 @pytest.fixture
-def owned(openbao: OpenBao, tmp_path: Path) -> Owned:
+def owned(openbao: OpenBao, tmp_path: Path) -> Iterator[Owned]:
     mount = f"transit-{uuid4().hex[:8]}"
     openbao.api("POST", f"/v1/sys/mounts/{mount}", {"type": "transit"})
     openbao.api("POST", f"/v1/{mount}/keys/digits", {"type": "aes256-gcm96"})
     openbao.api(
         "POST", f"/v1/{mount}/keys/team-a-models", {"type": "aes256-gcm96", "derived": True}
     )
-    client = VaultClient(openbao.address, openbao.ca_pem, token=openbao.root_token)
-    deks = Recording(Custodian(client, mount, "digits"))
-    seal_dataset(tmp_path / "data", wrapper=deks, mount=mount)
     vault = Endpoint(url=openbao.address, ca=openbao.ca_pem)
-    return Owned(tmp_path, mount, client, deks, vault)
+    with VaultClient(openbao.address, openbao.ca_pem, token=openbao.root_token) as client:
+        deks = Recording(Custodian(client, mount, "digits"))
+        seal_dataset(tmp_path / "data", wrapper=deks, mount=mount)
+        yield Owned(tmp_path, mount, client, deks, vault)
 
 
 def granting(owned: Owned, change: Callable[[KeyGrant], KeyGrant] = lambda grant: grant) -> Reply:

@@ -34,7 +34,7 @@ def namespace(control_plane: ControlPlane, kubectl: Kubectl) -> str:
             "spec": claim,
         },
     )
-    kubectl("wait", "--for=create", "serviceaccount/default", "-n", NAMESPACE, "--timeout=30s")
+    kubectl("wait", "--for=create", "serviceaccount/default", "-n", NAMESPACE, "--timeout=120s")
     return NAMESPACE
 
 

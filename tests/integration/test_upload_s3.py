@@ -27,6 +27,18 @@ from support.trainer_kit import seal_dataset
 from support.uploads import Owner, sealed
 
 Say = Callable[..., dict[str, Any]]
+UNHURRIED = """
+import time
+from securetrain.cli.main import run
+from securetrain.storage.s3 import S3Store
+send = S3Store.write_file
+def unhurried(*arguments, **options):
+    send(*arguments, **options)
+    time.sleep(0.5)
+S3Store.write_file = unhurried
+run()
+"""
+"""The command with a rest after each file, so that it can be ended in the middle for sure."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +107,7 @@ def test_a_killed_upload_shows_nothing_and_the_next_one_goes_on(
     bucket = owner.server.bucket()
     uri = f"s3://{bucket}/noise"
     shards = owner.server.server.objects / bucket / "noise/shards"
-    with owner.start("upload", str(dataset), uri) as process:
+    with owner.start("upload", str(dataset), uri, command=UNHURRIED) as process:
         while process.poll() is None and len(list(shards.glob("*.sealed"))) < 5:
             time.sleep(0.002)
         process.kill()

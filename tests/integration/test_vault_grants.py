@@ -70,8 +70,8 @@ def wrapped(kit: vaultkit.Kit, dek: Secret, data: bytes = AD, name: str = "train
     return WrappedKey.of_split(name, MOUNT, KEK, ciphertext, data)
 
 
-def grant(kit: vaultkit.Kit, client: VaultClient, dek: Secret) -> Issued:
-    return wrap_key(client, wrapped(kit, dek), ttl=30, correlation="stj/uid/1/abc")
+def grant(kit: vaultkit.Kit, client: VaultClient, dek: Secret, ttl: int = 30) -> Issued:
+    return wrap_key(client, wrapped(kit, dek), ttl=ttl, correlation="stj/uid/1/abc")
 
 
 def open_grant(kit: vaultkit.Kit, item: KeyGrant, path: str = PATH) -> Secret:
@@ -243,7 +243,7 @@ def test_a_missing_key_and_mount_are_named(kit: vaultkit.Kit, dek: Secret) -> No
 
 
 def test_sealed_is_said_at_every_step(kit: vaultkit.Kit, train: VaultClient, dek: Secret) -> None:
-    key, item = wrapped(kit, dek), grant(kit, train, dek).grant
+    key, item = wrapped(kit, dek), grant(kit, train, dek, ttl=60).grant
     kit.server.seal()
     try:
         with pytest.raises(VaultSealed):

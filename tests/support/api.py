@@ -19,6 +19,8 @@ import yaml
 
 Object = dict[str, Any]
 
+BUSY = 429
+BUSY_SECONDS = 60.0
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 RESOURCES = {
@@ -122,17 +124,17 @@ class Api:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; `body` is sent as JSON."""
+        """One request; `body` is sent as JSON. A server that is too busy for it is asked again."""
         headers = self._headers.copy()
         headers["Content-Type"] = content_type
-        response = self._pool.request(
-            method,
-            self._server + path + ("?" + urlencode(query) if query else ""),
-            body=None if body is None else json.dumps(body).encode(),
-            headers=headers,
-            retries=False,
-        )
-        return Answer(response.status, _json(response.data))
+        url = self._server + path + ("?" + urlencode(query) if query else "")
+        data = None if body is None else json.dumps(body).encode()
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            response = self._pool.request(method, url, body=data, headers=headers, retries=False)
+            if response.status != BUSY or time.monotonic() > deadline:
+                return Answer(response.status, _json(response.data))
+            time.sleep(0.2)
 
     def watch(self, path: str, query: Mapping[str, str]) -> Watch:
         """A watch that has begun."""
@@ -199,7 +201,7 @@ def collection(body: Mapping[str, Any]) -> str:
     return f"{root}{scope}/{RESOURCES[body['kind']]}"
 
 
-def eventually(check: Callable[[], bool], what: str, *, seconds: float = 20.0) -> None:
+def eventually(check: Callable[[], bool], what: str, *, seconds: float = 60.0) -> None:
     """Wait until `check` holds; fails naming `what`."""
     deadline = time.monotonic() + seconds
     while not check():

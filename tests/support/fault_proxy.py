@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from localcluster.pki import Authority, KeyPair
 
 MAX_HEAD = 1 << 20
-START_SECONDS = 10
+START_SECONDS = 60
 REMEMBERED = 2000
 GONE = (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, OSError)
 
@@ -280,9 +280,11 @@ class FaultProxy:
     async def _stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
+        await asyncio.sleep(0.05)  # so that whoever was let in last is among the tasks
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -98,10 +98,18 @@ class GatewayStage:
 
     def launch(self, *job_names: str) -> list[Object]:
         """Jobs, accepted and launched; returns their pods, which run and have called nobody yet."""
-        self.reconcile(*[self.apply(name) for name in job_names])
+        uids = [self.apply(name) for name in job_names]
+        children = [names.child_job(name, Purpose.TRAIN) for name in job_names]
+
+        def launched() -> bool:
+            self.reconcile(*uids)
+            jobs = [self.admin.get(self.path("jobs", name, "batch/v1")) for name in children]
+            return all(job.ok for job in jobs)
+
+        eventually(launched, "the operator launches the jobs")
         return [self.started(self.pod_of(name)) for name in job_names]
 
-    def pod_of(self, job: str, *, but: Sequence[str] = (), seconds: float = 20.0) -> Object:
+    def pod_of(self, job: str, *, but: Sequence[str] = ()) -> Object:
         """The pod that the Job controller made for a job's train Job."""
         found: list[Object] = []
         child = names.child_job(job, Purpose.TRAIN)
@@ -112,7 +120,7 @@ class GatewayStage:
             found[:] = [pod for pod in pods if pod["metadata"]["uid"] not in but]
             return bool(found)
 
-        eventually(look, f"the Job controller makes a pod for {child}", seconds=seconds)
+        eventually(look, f"the Job controller makes a pod for {child}")
         return found[0]
 
     def started(self, pod: Object, address: str = ADDRESS) -> Object:
@@ -185,7 +193,7 @@ class GatewayStage:
             int(self.settings.gateway_url.rpartition(":")[2]),
             context=self._tls,
             source_address=(source, 0),
-            timeout=40,
+            timeout=60,
         )
         try:
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -208,7 +216,7 @@ class GatewayStage:
         file = self.folder / f"token-{pod['metadata']['uid']}"
         file.write_text(self.kubelet_token(pod))
         run = run_of(pod)
-        gateway = TrainersGateway(run.gateway, token_file=file, patience=5, sleep=_short)
+        gateway = TrainersGateway(run.gateway, token_file=file, patience=60, sleep=_short)
         return GrantedKeys(gateway).acquire(run, self.dataset)
 
     def record(self, job: str) -> LaunchRecord:

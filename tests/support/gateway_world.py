@@ -259,7 +259,7 @@ class World:
             "keys": {str(split): dict(key) for split in SPLITS_OF[purpose]},
         } | changes
 
-    def application(self, *, request_seconds: float = 2.0) -> web.Application:
+    def application(self, *, request_seconds: float = 30.0) -> web.Application:
         """The gateway's application in this world."""
         gateway = Gateway(
             self.cluster,
@@ -277,7 +277,7 @@ class World:
         return gateway.application()
 
     @asynccontextmanager
-    async def client(self, *, request_seconds: float = 2.0) -> AsyncIterator[Client]:
+    async def client(self, *, request_seconds: float = 30.0) -> AsyncIterator[Client]:
         """The gateway, served over HTTP."""
         application = self.application(request_seconds=request_seconds)
         async with TestClient(TestServer(application)) as http:

@@ -13,6 +13,7 @@ from support.api import Answer, Api, Object, collection, eventually
 from support.chart import OPERATOR_NAMESPACE, named, of_kind, render
 
 GUARD_KINDS = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+PROBED = "securetrain-pod-create"
 ROLE_KINDS = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount")
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 BINDINGS = f"{ADMISSION}/validatingadmissionpolicybindings"
@@ -80,7 +81,7 @@ def chart_installed(admin: Api) -> Iterator[list[Object]]:
     objects = render()
     make_namespace(admin, OPERATOR_NAMESPACE, enabled=False)
     install_crd(admin)
-    guards = of_kind(objects, *GUARD_KINDS)
+    guards = sorted(of_kind(objects, *GUARD_KINDS), key=_probed_last)
     for item in of_kind(objects, *ROLE_KINDS) + guards:
         admin.apply(item).expect()
     try:
@@ -93,10 +94,15 @@ def chart_installed(admin: Api) -> Iterator[list[Object]]:
         eventually(lambda: not _bites(admin), "the guards are gone")
 
 
+def _probed_last(guard: Object) -> tuple[bool, bool]:
+    """Policies, then bindings, each with the probed guard's last: who knows it knows them all."""
+    return guard["kind"] == GUARD_KINDS[1], guard["metadata"]["name"] == PROBED
+
+
 def _bites(admin: Api) -> bool:
     probe = samples.pod("stj-probe", "guard-probe", audience=None)
     probe["spec"]["serviceAccountName"] = "default"
-    return denied_by(admin.create(probe, dry_run=True), "securetrain-pod-create")
+    return denied_by(admin.create(probe, dry_run=True), PROBED)
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class OperatorProcess:
                 process.kill()
                 process.wait()
 
-    def wait_ready(self, seconds: float = 40.0) -> None:
+    def wait_ready(self, seconds: float = 120.0) -> None:
         """Wait until /readyz says yes."""
         until = time.monotonic() + seconds
         while self.probe("/readyz")[0] != 200:

@@ -91,9 +91,9 @@ class PodPlayer:
         if self._watched:
             self._watched.end()  # or the server waits for it when it is told to stop
         self._loop.join(STOP_SECONDS)
-        for pod in self.pods:
+        for pod in list(self.pods):
             pod.stop.set()
-        for thread in self._threads.values():
+        for thread in list(self._threads.values()):
             thread.join(STOP_SECONDS)
 
     def of(self, job: str, purpose: Purpose | None = None) -> list[PlayedPod]:

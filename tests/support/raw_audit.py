@@ -79,6 +79,6 @@ def _load(openbao: OpenBao, config: str, *, present: bool) -> None:
     wait_until(
         lambda: (f"{DEVICE}/" in openbao.api("GET", "/v1/sys/audit")) is present,
         "OpenBao's audit devices",
-        seconds=20,
+        seconds=60,
         processes=[openbao.process],
     )

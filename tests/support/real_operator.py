@@ -53,7 +53,7 @@ class Background:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    def __call__(self, work: Coroutine[Any, Any, T], seconds: float = 40) -> T:
+    def __call__(self, work: Coroutine[Any, Any, T], seconds: float = 120) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ async def serve(
 async def _certified(certificate: ServingCertificate) -> AsyncIterator[None]:
     task = asyncio.create_task(certificate.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not certificate.valid:  # noqa: ASYNC110 it offers nothing to wait for
                 await asyncio.sleep(0.02)
         yield

@@ -128,4 +128,4 @@ def await_removal(admin: Api, *names: str) -> None:
     def gone() -> bool:
         return all(admin.get(path).status == 404 for path in paths)
 
-    eventually(gone, f"namespaces {', '.join(names)} are gone", seconds=40)
+    eventually(gone, f"namespaces {', '.join(names)} are gone", seconds=120)

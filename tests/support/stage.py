@@ -25,7 +25,7 @@ from securetrain.vault.custody import Custodian
 from securetrain_operator.adapters.records import parse
 from securetrain_operator.core.record import LaunchRecord
 from support import operator_process, samples, trainer_kit
-from support.api import Api, Object
+from support.api import Answer, Api, Object
 from support.chart import OPERATOR_NAMESPACE, OPERATOR_USER, of_kind, render
 from support.installed import ROLE_KINDS, bind, chart_installed, install_crd, make_namespace
 from support.operator_process import OperatorProcess
@@ -66,12 +66,7 @@ class Stage:
     def job(self, name: str) -> Object:
         """The job as it stands; without `metadata` if it is gone."""
 
-        def told() -> Object | None:
-            body = self.admin.get(f"{self.jobs}/{name}").body
-            return body if isinstance(body, dict) else None  # a busy server answers in text
-
-        found: Object = self.until(told, f"the API server says what {name} is")
-        return found
+        return self._read(f"{self.jobs}/{name}").body
 
     def phase(self, name: str) -> str:
         """The job's phase as its status shows it."""
@@ -80,14 +75,24 @@ class Stage:
     def child(self, name: str, purpose: Purpose) -> Object | None:
         """The Job of one phase."""
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{child_job(name, purpose)}"
-        answer = self.admin.get(path)
+        answer = self._read(path)
         return answer.body if answer.ok else None
 
     def record(self, uid: str) -> LaunchRecord | None:
         """A job's launch record, its chain checked; None if there is none."""
         path = f"/api/v1/namespaces/{self.home}/configmaps/{launch_record(uid)}"
-        answer = self.admin.get(path)
+        answer = self._read(path)
         return parse(answer.body["data"][RECORD_KEY], uid) if answer.ok else None
+
+    def _read(self, path: str) -> Answer:
+        """What is there or not, once the API server says so: an error is neither."""
+
+        def told() -> Answer | None:
+            answer = self.admin.get(path)
+            return answer if answer.ok or answer.status == 404 else None
+
+        found: Answer = self.until(told, f"the API server says whether {path} is there")
+        return found
 
     def model(self, name: str) -> Path:
         """The folder in which a job's model ends up."""
@@ -101,7 +106,7 @@ class Stage:
         record = self.record(job["metadata"]["uid"])
         return record is not None and record.head_signature is not None
 
-    def until(self, check: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    def until(self, check: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
         """Wait until `check` holds and return what it found."""
         deadline = time.monotonic() + seconds
         while not (found := check()):

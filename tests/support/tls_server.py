@@ -65,7 +65,7 @@ class TlsServer:
             except OSError:
                 return
             with contextlib.suppress(OSError), plain:
-                plain.settimeout(5)
+                plain.settimeout(20)
                 with self._tls.wrap_socket(plain, server_side=True) as secure:
                     request = _read(secure)
                     reply = self.replies[min(len(self.requests), len(self.replies) - 1)]

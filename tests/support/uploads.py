@@ -76,7 +76,7 @@ class Owner:
     def peak(self, *arguments: str) -> int:
         """Most bytes that a process with the command had in memory; it must succeed."""
         with self.start(*arguments, command=MEASURED) as process:
-            _, err = process.communicate(timeout=50)
+            _, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
         return int(err.splitlines()[-1]) << 10
 
@@ -97,5 +97,5 @@ class Owner:
         before: dict[str, tuple[int, int]] = {}
         while before != (now := self.stored(bucket, prefix)):
             before = now
-            time.sleep(0.2)
+            time.sleep(1.0)
         return now

@@ -152,7 +152,7 @@ async def test_a_vault_that_never_answers_leaves_the_grant_in_doubt() -> None:
         await asyncio.sleep(60)
 
     world.vault.wrap_keys = forever  # type: ignore[method-assign]
-    async with world.client() as client:
+    async with world.client(request_seconds=2.0) as client:
         status, problem = await client.grant(pod)
     assert (status, problem["reason"]) == (503, "GrantLost")
     assert len(world.record.grants) == 1
