@@ -34,6 +34,8 @@ class PlayedPod:
     uid: str
     purpose: Purpose
     job: str
+    owner: str
+    """UID of its batch/v1 Job."""
     number: int
     """1 for the first pod of its job and purpose that was seen."""
     stages: list[str] = field(default_factory=list)

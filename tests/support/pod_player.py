@@ -190,7 +190,8 @@ class PodPlayer:
         labels = metadata["labels"]
         job, purpose = labels[names.JOB_LABEL], Purpose(labels[names.PURPOSE_LABEL])
         identity = (metadata["name"], metadata["namespace"], metadata["uid"])
-        pod = PlayedPod(*identity, purpose, job, len(self.of(job, purpose)) + 1)
+        owner = next((o["uid"] for o in metadata.get("ownerReferences", ())), "")
+        pod = PlayedPod(*identity, purpose, job, owner, len(self.of(job, purpose)) + 1)
         self.pods.append(pod)
         kubelet = _Kubelet(self._kubelet, self, pod, item)
         thread = threading.Thread(target=kubelet.run, name=pod.name, daemon=True)
