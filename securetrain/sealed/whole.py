@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Final
 
 from securetrain.api.names import (
     Split,
@@ -16,6 +15,7 @@ from securetrain.errors import IntegrityError, ModelCorrupt, ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, SealedDataset
 from securetrain.sealed.files import SealedFolder
+from securetrain.sealed.hashing import HashingReader
 from securetrain.sealed.model import MAX_WEIGHTS_BYTES, ModelManifest
 from securetrain.sealed.streaming import verify_stream
 from securetrain.secret import Secret
@@ -101,11 +101,11 @@ def _check(
         if not deep:
             on_bytes(found)
             return
-        hashing = _HashingReader(stream, on_bytes)
+        hashing = HashingReader(stream, on_bytes)
         opens = dek is None or _opens(hashing, expected, dek)
         while hashing.done <= expected.size and hashing.read(CHUNK):
             pass
-    if hashing.sha256.hexdigest() != expected.sha256:
+    if hashing.hexdigest() != expected.sha256:
         raise error(f"{path} is not the file that was sealed.", fix="restore it from a copy")
     if not opens:
         raise error(
@@ -114,36 +114,9 @@ def _check(
         )
 
 
-def _opens(stream: _HashingReader, expected: _Expected, dek: Secret) -> bool:
+def _opens(stream: HashingReader, expected: _Expected, dek: Secret) -> bool:
     try:
         verify_stream(stream, expected.size, dek, expected.associated_data)
     except ShardCorrupt:
         return False
     return True
-
-
-class _HashingReader:
-    """Hashes what is read on its way from a file."""
-
-    def __init__(self, stream: BinaryIO, on_bytes: OnBytes) -> None:
-        self._stream = stream
-        self._on_bytes = on_bytes
-        self.sha256 = hashlib.sha256()
-        self.done = 0
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill some of `buffer`."""
-        size: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
-        self._took(buffer[:size])
-        return size
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes."""
-        data = self._stream.read(size)
-        self._took(data)
-        return data
-
-    def _took(self, data: bytes | memoryview) -> None:
-        self.sha256.update(data)
-        self.done += len(data)
-        self._on_bytes(len(data))

@@ -23,6 +23,7 @@ from securetrain.api.names import Purpose, Split, shard_associated_data
 from securetrain.cli import main as cli
 from securetrain.errors import ExitCode, ShardCorrupt, WrongKey
 from securetrain.sealed.dataset import key_check, load_dataset
+from securetrain.sealed.hashing import HashingReader
 from securetrain.sealed.streaming import decrypt_bytes, encrypt_bytes
 from securetrain_trainer.places import place_of
 from securetrain_trainer.shards import SealedSplit, unseal
@@ -240,7 +241,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused_or_was_read_whole(
         scene.data, insider.dataset.manifest.id, Split.TRAIN, insider.entries, insider.dek
     )
 
-    class Hostile(shards.HashingReader):
+    class Hostile(HashingReader):
         def readinto(self, buffer: Any) -> int:
             if moment == "after its size was taken":
                 with victim.open("ab") as stream:

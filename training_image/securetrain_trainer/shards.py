@@ -9,7 +9,6 @@ descriptor, so an iterator that is abandoned leaks nothing past the owner's end.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from securetrain.errors import ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, ShardEntry
 from securetrain.sealed.files import SealedFolder
+from securetrain.sealed.hashing import HashingReader
 from securetrain.sealed.streaming import Buffers, decrypt_stream, plain_size
 from securetrain.secret import Secret
 from securetrain_trainer.frames import FrameCounter
@@ -118,24 +118,6 @@ class _Memory:
         count = os.write(self._descriptor, data)
         self.frames.feed(memoryview(data)[:count])
         return count
-
-
-class HashingReader:
-    """A stream that computes the SHA-256 of what is read through it."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        self._hash = hashlib.sha256()
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Read at most as much as `buffer` holds; 0 at the end."""
-        count: int = self._raw.readinto(buffer) or 0  # type: ignore[attr-defined]
-        self._hash.update(buffer[:count])
-        return count
-
-    def hexdigest(self) -> str:
-        """Digest of all bytes read so far."""
-        return self._hash.hexdigest()
 
 
 class OpenShards:
