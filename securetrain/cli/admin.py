@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from securetrain.cli import doctor_cluster, doctor_vault, findings, kube, render
+from securetrain.cli import doctor_cluster, doctor_storage, doctor_vault, findings, kube, render
 from securetrain.cli.findings import Finding, Level
 from securetrain.cli.jobs import ContextOption
 from securetrain.cli.render import Output, OutputOption
@@ -109,7 +109,8 @@ def doctor(
     namespace = kube.namespace_or_default(namespace, context)
     found: list[Finding] = []
     with kube.api(context) as api:
-        found += findings.run_checks(doctor_cluster.checks(api, namespace))
+        cluster = doctor_cluster.checks(api, namespace)
+        found += findings.run_checks([*cluster, *doctor_storage.checks(api, namespace)])
     found += _vault_findings(namespace, auth_mount)
     faults = sum(item.level is Level.FAULT for item in found)
     listed = [{"level": i.level.name, "text": i.text, "fix": i.fix} for i in found]

@@ -19,10 +19,9 @@ from securetrain.api.names import (
     NAMESPACE_LABEL_VALUE,
     PLURAL,
 )
-from securetrain.cli import kube
+from securetrain.cli import kube, operator_settings
 from securetrain.cli.findings import Check, Finding, fault, ok, warning
 
-OPERATOR: Final = "app.kubernetes.io/name=securetrain-operator"
 GATEWAY_SERVICE: Final = "securetrain-gateway"
 MIN_KUBERNETES: Final = (1, 34)
 ENFORCERS: Final = (
@@ -98,8 +97,7 @@ def _guards(api: client.ApiClient) -> Iterator[Finding]:
 
 
 def _operator(api: client.ApiClient) -> Iterator[Finding]:
-    found = kube.get(api, "/apis/apps/v1/deployments", {"labelSelector": OPERATOR}) or {}
-    items = found.get("items", ())
+    items = operator_settings.deployments(api)
     if not items:
         yield fault("the operator is not installed", _HELM)
     for item in items:

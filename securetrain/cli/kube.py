@@ -22,6 +22,8 @@ from securetrain.errors import (
 TIMEOUT: Final = (5, 30)
 """Seconds to connect and to wait for data."""
 MAX_ANSWER_BYTES: Final = 1 << 26
+DOCUMENT: Final = "application/json, application/jwk-set+json"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 _IN_POD: Final = "KUBERNETES_SERVICE_HOST"
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -61,9 +63,19 @@ def namespace_or_default(namespace: str | None, context: str | None = None) -> s
 
 
 def get(
-    api: client.ApiClient, path: str, query: Mapping[str, str] | None = None
+    api: client.ApiClient,
+    path: str,
+    query: Mapping[str, str] | None = None,
+    *,
+    metadata_only: bool = False,
 ) -> dict[str, Any] | None:
     """GET a path of the API server as plain JSON; None if it does not exist.
+
+    Args:
+        api: the client.
+        path: below the server's address.
+        query: parameters.
+        metadata_only: have the server leave everything but an object's metadata out.
 
     Raises:
         ClusterDenied: the caller may not read it.
@@ -73,7 +85,7 @@ def get(
         "GET",
         path,
         query_params=list((query or {}).items()),
-        header_params={"Accept": "application/json, application/jwk-set+json"},
+        header_params={"Accept": METADATA if metadata_only else DOCUMENT},
         auth_settings=["BearerToken"],
     )
     try:

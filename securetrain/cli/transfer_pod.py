@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-import yaml
 from kubernetes import client
 from kubernetes.stream import stream
 from urllib3.exceptions import HTTPError
 from websocket import ABNF, WebSocketException
 
 from securetrain.api.names import MANAGED_BY, MANAGED_BY_LABEL
-from securetrain.cli import kube
+from securetrain.cli import kube, operator_settings
 from securetrain.errors import (
     BadConfiguration,
     ClusterDenied,
@@ -36,8 +35,6 @@ USER: Final = 10001
 READY_SECONDS: Final = 180.0
 ANSWER_SECONDS: Final = 300.0
 """Longest wait for bytes: a digest of a large file on a slow volume takes a while."""
-_SETTINGS: Final = "securetrain-settings"
-_OPERATOR: Final = "app.kubernetes.io/name=securetrain-operator"
 _STDIN, _STDOUT, _STDERR, _STATUS = range(4)
 _HOPELESS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"}
@@ -177,14 +174,8 @@ def pod(name: str, claim: str, image: str) -> dict[str, Any]:
 
 def trainer_image(api: client.ApiClient) -> str:
     """The trainer image of the operator's settings; raises UsageError if they cannot be seen."""
-    with suppress(SecuretrainError, KeyError, yaml.YAMLError):
-        path = "/apis/apps/v1/deployments"
-        found = kube.get(api, path, {"labelSelector": _OPERATOR}) or {}
-        where = found["items"][0]["metadata"]["namespace"] if found.get("items") else None
-        if where:
-            path = f"/api/v1/namespaces/{where}/configmaps/{_SETTINGS}"
-            settings = (kube.get(api, path) or {})["data"]["settings.yaml"]
-            return str(yaml.safe_load(settings)["trainerImage"])
+    with suppress(SecuretrainError, KeyError):
+        return str((operator_settings.settings(api) or {})["trainerImage"])
     raise UsageError(
         "--image is needed: you may not see the operator's settings, which name one.",
         fix="ask your platform admin for the trainer image, and give --image IMAGE@sha256:…",

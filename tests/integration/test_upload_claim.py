@@ -11,7 +11,7 @@ from kubernetes import client
 from localcluster.control_plane import ControlPlane
 from localcluster.kubectl import Kubectl
 from localcluster.platform import RESTRICTED
-from securetrain.cli import kube, transfer_pod
+from securetrain.cli import kube, operator_settings, transfer_pod
 from securetrain.cli.main import main
 from securetrain.errors import ExitCode
 from support.trainer_kit import seal_dataset
@@ -77,7 +77,7 @@ def test_the_operators_settings_name_the_image(
     namespace: str, kubectl: Kubectl, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = {"app": "operator-of-this-test"}
-    monkeypatch.setattr(transfer_pod, "_OPERATOR", "app=operator-of-this-test")
+    monkeypatch.setattr(operator_settings, "OPERATOR", "app=operator-of-this-test")
     container = {"name": "operator", "image": IMAGE}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
     kubectl.apply(
@@ -116,7 +116,9 @@ def test_what_is_wrong_is_one_clear_error(
     code: ExitCode,
     words: str,
 ) -> None:
-    monkeypatch.setattr(transfer_pod, "_OPERATOR", "app=absent")  # others may have installed one
+    monkeypatch.setattr(
+        operator_settings, "OPERATOR", "app=absent"
+    )  # others may have installed one
     command = ["upload", str(dataset), uri, "-n", namespace]
     assert main([*command, *(["--image", image] if image else [])]) == code
     err = capsys.readouterr().err
