@@ -30,9 +30,11 @@ from support.hunting import Find, hunt, lines_with
 from support.outcomes import NAMESPACE
 from support.raw_audit import RawAudit
 from support.reaper import Reaper
+from support.s3_server import S3Server
 from support.witness import Witness
 
 PROJECTED = "kubernetes.io~projected"
+MOUNTED_SECRET = "kubernetes.io~secret"
 AUDIT = "apiserver-audit"
 NODE_LOGS = "logs of node and control plane"
 TOKEN_CALLS = {("serviceaccounts", "token"), ("tokenreviews", "")}
@@ -173,12 +175,19 @@ def keys(platform: Platform, dataset: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
+def storage_login(s3: S3Server) -> dict[str, bytes]:
+    """The secret key by which jobs reach their bucket."""
+    return {"storage login": s3.secret_key.reveal()}
+
+
+@pytest.fixture(scope="module")
 def found(
     vault_secrets: RawAudit,
     places: dict[str, Path],
     keys: dict[str, bytes],
     leaked: bytes,
     pod_tokens: dict[str, bytes],
+    storage_login: dict[str, bytes],
     witness: Witness,
 ) -> list[Find]:
     """One search of all places for all secrets."""
@@ -190,6 +199,7 @@ def found(
         **named("wrapping token", map(str.encode, vault_secrets.wrapping_tokens())),
         **named("login", map(str.encode, vault_secrets.logins())),
         **pod_tokens,
+        **storage_login,
     }
     kinds = Counter(name.partition(" ")[0] for name in wanted)
     print(kinds)
@@ -265,3 +275,31 @@ def test_tokens_of_pods_are_sent_to_the_api_server_only_to_be_reviewed(
     targets = [json.loads(line)["objectRef"] for line in lines_with(pod_tokens, audit_files)]
     kinds = {(target["resource"], target.get("subresource", "")) for target in targets}
     assert kinds == TOKEN_CALLS
+
+
+def test_a_login_to_object_storage_lies_in_its_secret_and_where_the_kubelet_mounts_it(
+    found: list[Find], storage_login: dict[str, bytes], places: dict[str, Path]
+) -> None:
+    """The cluster keeps Secrets in etcd and shows them to who may list them; we add nothing."""
+    (login,) = storage_login.values()
+    finds = of("storage login", found)
+    assert {"etcd", "objects"} <= {find.place for find in finds}
+    elsewhere = [
+        find
+        for find in finds
+        if find.place not in ("etcd", "objects")
+        and MOUNTED_SECRET not in find.path.parts
+        and not (find.place == NODE_LOGS and find.path.name.startswith(AUDIT))
+    ]
+    assert elsewhere == []
+    items = json.loads(places["objects"].read_text())["items"]
+    forms = {login.decode(), b64encode(login).decode()}
+    bearers = {item["kind"] for item in items if any(form in json.dumps(item) for form in forms)}
+    assert bearers == {"Secret"}
+
+
+def test_a_login_to_object_storage_goes_through_the_api_server_in_its_secret_only(
+    storage_login: dict[str, bytes], audit_files: list[Path]
+) -> None:
+    lines = lines_with(storage_login, audit_files)
+    assert {json.loads(line)["objectRef"]["resource"] for line in lines} == {"secrets"}
