@@ -173,5 +173,7 @@ def _removed(folder: Path) -> bool:
     try:
         folder.rmdir()
     except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EBUSY):
+            raise
         return error.errno == errno.ENOENT
     return True

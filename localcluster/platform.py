@@ -22,7 +22,9 @@ OPERATOR_NAMESPACE: Final = "securetrain"
 GATEWAY_NAME: Final = f"securetrain-gateway.{OPERATOR_NAMESPACE}.svc"
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
 CLAIMS: Final = ("datasets", "models")
-_PENDING: Final = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
+_PENDING: Final = (
+    "owner=helm,name=securetrain,status in (pending-install,pending-upgrade,pending-rollback)"
+)
 """What a Helm that was killed has left, for which every other one would refuse to begin."""
 
 

@@ -1,6 +1,6 @@
 """`doctor`, object storage's half: can jobs of a namespace reach what the settings name?
 
-Of a login only its Secret's metadata is asked for, so what it holds never leaves the API server.
+Of a login only whether its Secret exists is asked, so what it holds never leaves the API server.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from securetrain.cli.findings import Check, Finding, fault, ok, warning
 from securetrain.errors import ClusterDenied
 from securetrain.storage.connection import StorageConnection
 from securetrain.storage.credentials import REQUIRED
-from securetrain.validation import first_problem
+from securetrain.tls import client_context
+from securetrain.validation import first_problem, parse_strictly
 
 CONNECT_SECONDS: Final = 3.0
+VALUES: Final = "correct it in Helm's values"
 
 
 def checks(api: client.ApiClient, namespace: str) -> list[tuple[str, Check]]:
@@ -30,8 +32,8 @@ def checks(api: client.ApiClient, namespace: str) -> list[tuple[str, Check]]:
 
 
 def _storage(api: client.ApiClient, namespace: str) -> Iterator[Finding]:
-    settings = operator_settings.settings(api) or {}
-    for index, entry in enumerate(settings.get("storageConnections") or ()):
+    entries = operator_settings.settings(api).get("storageConnections") or ()
+    for index, entry in enumerate(entries):
         connection = _parsed(index, entry)
         if isinstance(connection, Finding):
             yield connection
@@ -41,49 +43,54 @@ def _storage(api: client.ApiClient, namespace: str) -> Iterator[Finding]:
 
 
 def _parsed(index: int, entry: Any) -> StorageConnection | Finding:
+    """A connection as the operator reads it; what stands there wrongly may be a login, not told."""
     try:
-        return StorageConnection.model_validate(entry)
+        return parse_strictly(StorageConnection, entry)
     except ValidationError as error:
         problem = first_problem(error)
-        where = f"storage.connections[{index}].{problem.field}"
-        return fault(f"{where}: {problem.shown} {problem.message}", "correct it in Helm's values")
+        where = ".".join(filter(None, (f"storage.connections[{index}]", problem.field)))
+        return fault(f"{where}: {problem.message}", VALUES)
 
 
 def _server(connection: StorageConnection) -> Finding:
     """Shake hands as a pod would; nothing is asked of the server."""
-    name = f"storage connection {connection.name}"
-    where = urlsplit(connection.endpoint)
+    name, endpoint = f"storage connection {connection.name}", connection.endpoint
     try:
-        context = ssl.create_default_context(cadata=connection.ca)
-        with (
-            socket.create_connection((where.hostname, where.port or 443), CONNECT_SECONDS) as raw,
-            context.wrap_socket(raw, server_hostname=where.hostname),
-        ):
-            return ok(f"{name}: {connection.endpoint} shows a certificate of its CA")
-    except (ssl.SSLCertVerificationError, ValueError):
-        return fault(
-            f"{name}: {connection.endpoint} shows a certificate that its ca does not vouch for",
-            "give the connection the PEM bundle of the server's CA, and the name that is in the"
-            " certificate",
-        )
+        context = client_context(connection.ca)
+    except ValueError:
+        return fault(f"{name}: its ca holds no certificate in PEM", VALUES)
+    try:
+        _shake_hands(endpoint, context)
+    except ssl.SSLCertVerificationError:
+        whose = "its ca does" if connection.ca else "this machine's roots do"
+        fix = "give the connection the bundle of the server's CA, and the name in its certificate"
+        return fault(f"{name}: {endpoint} shows a certificate that {whose} not vouch for", fix)
     except ssl.SSLError as error:
-        fix = "correct its ca and endpoint in Helm's values"
-        return fault(f"{name}: no TLS with {connection.endpoint} ({error.reason or 'error'})", fix)
+        return fault(f"{name}: no TLS with {endpoint} ({error.reason})", VALUES)
     except OSError:
-        return warning(
-            f"{name}: {connection.endpoint} cannot be reached from this machine",
-            "pods may reach it all the same, by its egressCidrs",
-        )
+        fix = "pods may reach it all the same, by its egressCidrs"
+        return warning(f"{name}: {endpoint} cannot be reached from this machine", fix)
+    except ValueError:  # of the port, or of a name that no DNS takes
+        return fault(f"{name}: {endpoint} is no address of a server", VALUES)
+    return ok(f"{name}: {endpoint} shows a certificate of its CA")
+
+
+def _shake_hands(endpoint: str, context: ssl.SSLContext) -> None:
+    where = urlsplit(endpoint)
+    with (
+        socket.create_connection((where.hostname, where.port or 443), CONNECT_SECONDS) as raw,
+        context.wrap_socket(raw, server_hostname=where.hostname),
+    ):
+        pass
 
 
 def _login(api: client.ApiClient, namespace: str, connection: StorageConnection) -> Finding:
     secret = connection.credentials_secret
-    path = f"/api/v1/namespaces/{namespace}/secrets/{secret}"
     try:
-        found = kube.get(api, path, metadata_only=True)
+        found = kube.exists(api, f"/api/v1/namespaces/{namespace}/secrets/{secret}")
     except ClusterDenied:
         return warning(f"Secret {secret} in {namespace} was not looked for: you may not see it")
-    if found is not None:
+    if found:
         return ok(f"Secret {secret} for storage connection {connection.name}")
     files = " ".join(f"--from-file={key}=FILE" for key in REQUIRED)
     return fault(

@@ -22,8 +22,7 @@ from securetrain.errors import (
 TIMEOUT: Final = (5, 30)
 """Seconds to connect and to wait for data."""
 MAX_ANSWER_BYTES: Final = 1 << 26
-DOCUMENT: Final = "application/json, application/jwk-set+json"
-METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+TABLE: Final = "application/json;as=Table;g=meta.k8s.io;v=v1"
 
 _IN_POD: Final = "KUBERNETES_SERVICE_HOST"
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -66,16 +65,9 @@ def get(
     api: client.ApiClient,
     path: str,
     query: Mapping[str, str] | None = None,
-    *,
-    metadata_only: bool = False,
+    accept: str = "application/json, application/jwk-set+json",
 ) -> dict[str, Any] | None:
     """GET a path of the API server as plain JSON; None if it does not exist.
-
-    Args:
-        api: the client.
-        path: below the server's address.
-        query: parameters.
-        metadata_only: have the server leave everything but an object's metadata out.
 
     Raises:
         ClusterDenied: the caller may not read it.
@@ -85,7 +77,7 @@ def get(
         "GET",
         path,
         query_params=list((query or {}).items()),
-        header_params={"Accept": METADATA if metadata_only else DOCUMENT},
+        header_params={"Accept": accept},
         auth_settings=["BearerToken"],
     )
     try:
@@ -106,6 +98,15 @@ def get(
     except ValueError:
         raise ClusterUnavailable(f"the API server's answer at {path} is not JSON") from None
     return parsed
+
+
+def exists(api: client.ApiClient, path: str) -> bool:
+    """Whether an object is there, of which nothing but some columns for people is sent.
+
+    Not its metadata either: an annotation of `kubectl apply` may repeat all that a Secret holds.
+    Raises as `get`.
+    """
+    return get(api, path, {"includeObject": "None"}, TABLE) is not None
 
 
 def require(api: client.ApiClient, path: str) -> dict[str, Any]:

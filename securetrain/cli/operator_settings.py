@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import yaml
 from kubernetes import client
 
+from securetrain import strict_yaml
 from securetrain.cli import kube
 from securetrain.errors import BadConfiguration
 
@@ -22,8 +22,8 @@ def deployments(api: client.ApiClient) -> list[dict[str, Any]]:
     return list(found.get("items") or ())
 
 
-def settings(api: client.ApiClient) -> Mapping[str, Any] | None:
-    """The settings as they are written, or None if there is no operator or it has none.
+def settings(api: client.ApiClient) -> Mapping[str, Any]:
+    """The settings of the first operator as they are written; empty where there are none.
 
     Raises:
         BadConfiguration: they are no mapping in YAML.
@@ -31,18 +31,16 @@ def settings(api: client.ApiClient) -> Mapping[str, Any] | None:
     """
     found = deployments(api)
     if not found:
-        return None
+        return {}
     path = f"/api/v1/namespaces/{found[0]['metadata']['namespace']}/configmaps/{SETTINGS}"
-    text = ((kube.get(api, path) or {}).get("data") or {}).get(_KEY)
-    if text is None:
-        return None
+    text = ((kube.get(api, path) or {}).get("data") or {}).get(_KEY, "")
     try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError:
+        (parsed,) = strict_yaml.load_all(text) or [{}]
+    except ValueError:  # YamlError is one, and so is a second document
         parsed = None
     if not isinstance(parsed, dict):
         raise BadConfiguration(
-            f"{_KEY} of ConfigMap {SETTINGS} is no mapping in YAML",
+            f"{_KEY} of ConfigMap {SETTINGS} is not one mapping in YAML",
             fix="install the chart again",
         )
     return parsed

@@ -175,7 +175,7 @@ def pod(name: str, claim: str, image: str) -> dict[str, Any]:
 def trainer_image(api: client.ApiClient) -> str:
     """The trainer image of the operator's settings; raises UsageError if they cannot be seen."""
     with suppress(SecuretrainError, KeyError):
-        return str((operator_settings.settings(api) or {})["trainerImage"])
+        return str(operator_settings.settings(api)["trainerImage"])
     raise UsageError(
         "--image is needed: you may not see the operator's settings, which name one.",
         fix="ask your platform admin for the trainer image, and give --image IMAGE@sha256:…",

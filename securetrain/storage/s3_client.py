@@ -23,6 +23,7 @@ from securetrain.api.gateway import ObjectStorage
 from securetrain.errors import StorageMisconfigured
 from securetrain.storage import answers
 from securetrain.storage.credentials import Credentials
+from securetrain.tls import client_context
 
 CONNECT_SECONDS: Final = 5
 READ_SECONDS: Final = 30
@@ -174,11 +175,9 @@ def _client_options(tls: ssl.SSLContext) -> dict[str, Any]:
 
 def _tls(storage: ObjectStorage) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cadata=storage.ca)
-    except (ssl.SSLError, ValueError):
+        return client_context(storage.ca)
+    except ValueError:
         raise StorageMisconfigured(
             f"the ca of storage connection {storage.name} holds no certificate",
             fix="give the connection a PEM bundle",
         ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

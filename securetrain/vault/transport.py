@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 
 from securetrain.api.names import CORRELATION_HEADER
 from securetrain.errors import VaultMisconfigured, VaultUnavailable
+from securetrain.tls import client_context
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 CHUNK: Final = 1 << 14
@@ -33,24 +34,13 @@ class RawAnswer(NamedTuple):
     body: bytes
 
 
-def tls_context(ca_pem: str | None) -> ssl.SSLContext:
-    """Trust in exactly the given CAs, or in the system's if there are none.
-
-    Not `ssl.create_default_context`, which writes session keys to the file that SSLKEYLOGFILE
-    names. Raises VaultMisconfigured if `ca_pem` is not PEM.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_pem is None:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        return context
+def _tls(ca_pem: str | None) -> ssl.SSLContext:
     try:
-        context.load_verify_locations(cadata=ca_pem)
-    except (ssl.SSLError, ValueError):
+        return client_context(ca_pem)
+    except ValueError:
         raise VaultMisconfigured(
             "the CA bundle for Vault is not PEM", fix="give the CA's certificate as PEM text"
         ) from None
-    return context
 
 
 class _PinnedAdapter(HTTPAdapter):
@@ -77,7 +67,7 @@ def session(ca_pem: str | None) -> requests.Session:
     made = requests.Session()
     made.trust_env = False
     made.adapters.clear()
-    made.mount("https://", _PinnedAdapter(tls_context(ca_pem)))
+    made.mount("https://", _PinnedAdapter(_tls(ca_pem)))
     return made
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from localcluster import images, network
 from localcluster.cluster import Cluster
-from localcluster.platform import ROOT, Platform
+from localcluster.platform import OPERATOR_NAMESPACE, ROOT, Platform
 from localcluster.versitygw import VersityGateway
 from localcluster.volumes import make_claim
-from support import leak, node, on_storage, outcomes, sealing
+from support import leak, leftovers, node, on_storage, outcomes, sealing
 from support.api import eventually
 from support.echoing_vault import EchoingVault
 from support.raw_audit import RawAudit, raw_audit
@@ -105,6 +105,8 @@ def platform(
     platform = Platform(cluster, WORK, vaults=vaults, storages=storages)
     platform.remove_namespaces("thief", leak.NAMESPACE, NAMESPACE)
     platform.set_vault_up(NAMESPACE)
+    platform.make_namespace(OPERATOR_NAMESPACE, {})
+    platform.cluster.kubectl.apply(leftovers.PENDING_RELEASE)
     platform.install()
     platform.open_namespace(NAMESPACE)
     return platform

@@ -17,7 +17,7 @@ import pytest
 from localcluster.platform import OPERATOR_NAMESPACE, Platform
 from securetrain.errors import ExitCode
 from securetrain.signing.verify import verify_model
-from support import node
+from support import leftovers, node
 from support.api import eventually
 from support.outcomes import NAMESPACE, signing_key, verify_trail
 from support.reaper import Reaper
@@ -74,6 +74,14 @@ def test_training_that_ends_while_the_kubelet_is_away_counts(
         eventually(lambda: "train" in results(), "the results of training", seconds=PATIENCE)
     finally:
         platform.cluster.node.start()
+
+
+def test_what_a_helm_that_was_killed_has_left_is_in_nobodys_way(platform: Platform) -> None:
+    """It lay there when the operator was installed."""
+    secrets = node.get(platform, "secrets", OPERATOR_NAMESPACE)["items"]
+    releases = {item["metadata"]["name"] for item in secrets if item["type"].startswith("helm.sh")}
+    assert releases
+    assert leftovers.PENDING_RELEASE["metadata"]["name"] not in releases
 
 
 def test_an_operator_that_is_killed_comes_back_and_finds_the_same_pod_training(

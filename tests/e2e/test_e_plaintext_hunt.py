@@ -42,7 +42,7 @@ TOKEN_CALLS = {("serviceaccounts", "token"), ("tokenreviews", "")}
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_have_ended(platform: Platform, submitted: Reaper) -> None:
-    for job in ("killed", "bereft", "echoed", "missed", "flipped"):
+    for job in ("killed", "bereft", "echoed", "missed", "flipped", "bucket"):
         kubectl = platform.cluster.kubectl
         ended = "--for=jsonpath={.status.completionTime}"
         kubectl("wait", f"stj/{job}", "-n", NAMESPACE, ended, "--timeout=300s")

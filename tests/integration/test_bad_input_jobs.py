@@ -95,9 +95,10 @@ def conditions_of(admin: Api, rows: Sequence[Told], seconds: float) -> Mapping[s
 
 
 def busy() -> float:
-    """How many times longer all takes on a machine that has other things to do: at most four.
+    """How many times longer all takes on a machine that has other things to do.
 
-    The load of the last minute says nothing of what tests in other processes begin in the next.
+    Beside other processes of tests it is always six: the load of the last minute says nothing of
+    what they begin in the next.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         return 6.0

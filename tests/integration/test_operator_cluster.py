@@ -56,11 +56,15 @@ class ListSink:
 
 
 class LostAnswers(KubeCluster):
-    """Loses the answer to the next write after it was done."""
+    """Loses the answers to the next writes after they were done, or lets others be first."""
 
     lose = 0
+    overtaken = 0
 
     async def replace(self, kind: str, namespace: str, body: Object) -> Object:
+        if self.overtaken:
+            self.overtaken -= 1
+            raise Conflict("somebody else was first")
         stored = await super().replace(kind, namespace, body)
         if self.lose:
             self.lose -= 1
@@ -179,6 +183,20 @@ async def test_a_lost_answer_is_looked_up_instead_of_doing_the_change_twice(
     assert len(changed.audit) == 2
     assert await records.get(UID) == changed
     assert sink.lines == list(changed.audit)
+
+
+async def test_an_update_that_is_overtaken_begins_anew_and_gives_up_at_last(
+    records: ConfigMapRecords, cluster: LostAnswers, sink: ListSink
+) -> None:
+    await records.create(record(), job())
+    cluster.overtaken = 3
+    changed = await records.update(UID, noting("patient"))
+    assert await records.get(UID) == changed
+    assert sink.lines == list(changed.audit)
+    cluster.overtaken = 1000
+    with pytest.raises(Conflict, match="keeps changing"):
+        await records.update(UID, noting("in vain"))
+    assert await records.get(UID) == changed
 
 
 async def test_a_sink_that_is_full_stops_the_swap(

@@ -116,9 +116,8 @@ def test_what_is_wrong_is_one_clear_error(
     code: ExitCode,
     words: str,
 ) -> None:
-    monkeypatch.setattr(
-        operator_settings, "OPERATOR", "app=absent"
-    )  # others may have installed one
+    # Others may have installed one.
+    monkeypatch.setattr(operator_settings, "OPERATOR", "app=absent")
     command = ["upload", str(dataset), uri, "-n", namespace]
     assert main([*command, *(["--image", image] if image else [])]) == code
     err = capsys.readouterr().err

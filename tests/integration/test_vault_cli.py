@@ -118,6 +118,7 @@ def test_doctor_without_vault_or_rights(
     out = capsys.readouterr().out
     assert "! Vault was not looked at: VAULT_ADDR is not set." in out
     assert "! namespace: you may not read /api/v1/namespaces/team-cli" in out
+    assert "! object storage: you may not read /apis/apps/v1/deployments" in out
 
 
 def test_a_sealed_vault_is_a_fault(openbao: OpenBao, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ for attempt in range(30):
             status, said = answer.status, answer.read()
     except urllib.error.HTTPError as error:
         status, said = error.code, error.read()
-    if status not in (429, 503):  # it says that it has done nothing, and to come again
+    if status not in (429, 503) or b"GrantLost" in said:  # else nothing was done: come again
         break
     time.sleep(1)
 print(json.dumps([status, json.loads(said or b"{}")]))

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import example, given
@@ -168,10 +167,10 @@ async def test_an_answer_that_is_no_object_is_no_answer(
 
 
 async def test_a_slow_server_is_not_waited_for(cluster: KubeCluster, script: Script) -> None:
-    cluster._timeout = aiohttp.ClientTimeout(total=2.0)
+    hasty = KubeCluster(cluster._api, seconds=2.0)
     script.pause = 4.0
     with pytest.raises(ApiUnavailable, match="TimeoutError"):
-        await READ(cluster)
+        await READ(hasty)
     assert len(script.seen) == 1
 
 

@@ -318,6 +318,7 @@ class _Unread(Insider):
         self.scene = scene
 
 
+@pytest.mark.timeout(60)
 def test_a_key_that_stands_twice_is_found_in_one_pass() -> None:
     """A mebibyte of keys took minutes when each was counted among all others."""
     from securetrain.errors import ManifestInvalid

@@ -20,7 +20,6 @@ ALLOWED = {"npz": 96, "tfrecord": 192, "parquet": 128, "csv": 64}
 """MiB of address space beyond the loaded modules; threads' stacks and arenas count too."""
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", SIZES)
 def test_sealing_takes_less_memory_than_the_source_has_bytes(tmp_path: Path, kind: str) -> None:
     make, _ = MAKERS[kind]

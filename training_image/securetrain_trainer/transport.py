@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from securetrain.errors import InvalidInput
+from securetrain.tls import client_context
 
 MAX_ANSWER: Final = 8 << 20
 _RETRY_AFTER_MAX: Final = 60.0
@@ -57,15 +58,14 @@ class Peer:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
             raise InvalidInput("gateway.url", url, "is not https://host:port", fix="correct it")
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        tls.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
-            tls.load_verify_locations(cadata=ca_pem)
-        except (ssl.SSLError, ValueError):
+            context = client_context(ca_pem)
+        except ValueError:
             raise InvalidInput(
                 "gateway.ca", ca_pem[:40], "holds no certificate", fix="give a PEM bundle"
             ) from None
-        return cls(parts.hostname, parts.port or 443, tls)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3  # both ends are ours
+        return cls(parts.hostname, parts.port or 443, context)
 
     def post(
         self, path: str, body: bytes, headers: Mapping[str, str], *, deadline: float
