@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ class Life:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._handle = os.pidfd_open(pid)
+        weakref.finalize(self, os.close, self._handle)
 
     @property
     def over(self) -> bool:
@@ -46,7 +48,9 @@ class Life:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; False if it has not come."""
-        return bool(select.select([self._handle], [], [], seconds)[0])
+        ends = select.poll()  # unlike select, for any number of descriptors
+        ends.register(self._handle, select.POLLIN)
+        return bool(ends.poll(seconds * 1000))
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """Send a signal and wait for the end."""

@@ -97,8 +97,8 @@ class Theatre:
 
     def _play(self, tale: Tale) -> tuple[Stage, str, list[str], list[str], list[Death]]:
         lane, uid, wrong = self._free.get(), "", list[str]()
-        _clear(lane)
         try:
+            _clear(lane)
             with Reincarnation(self._womb, lane.operator, tale.job, tale.deaths) as operator:
                 try:
                     uid = KINDS[tale.kind].play(lane, self.holds[lane.namespace], tale.job)
