@@ -102,14 +102,23 @@ class Peer:
     def _dial(self, deadline: float) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout=deadline)
 
-    def _connect(self, deadline: float) -> http.client.HTTPConnection:
+    def _wrapped(self, deadline: float) -> ssl.SSLSocket:
+        """A connection before its handshake; the peer may have reset it already."""
         try:
             plain = self._dial(deadline)
         except OSError as error:
             raise NotSent(type(error).__name__) from None
-        secure = self.tls.wrap_socket(
-            plain, server_hostname=self.host, do_handshake_on_connect=False
-        )
+        try:
+            plain.getpeername()  # where this fails, wrap_socket would too, and leave it open
+            return self.tls.wrap_socket(
+                plain, server_hostname=self.host, do_handshake_on_connect=False
+            )
+        except (OSError, ValueError) as error:
+            plain.close()
+            raise NotSent(type(error).__name__) from None
+
+    def _connect(self, deadline: float) -> http.client.HTTPConnection:
+        secure = self._wrapped(deadline)
         cut = threading.Timer(deadline, _cut, [secure])
         cut.daemon = True
         cut.start()
