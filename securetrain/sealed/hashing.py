@@ -6,6 +6,9 @@ import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
 
+OnBytes = Callable[[int], None]
+"""Told the number of bytes that were done since it was told last."""
+
 
 class HashingReader:
     """Computes the SHA-256 of what is read through it.
@@ -15,7 +18,7 @@ class HashingReader:
         on_bytes: called with the number of bytes of each read.
     """
 
-    def __init__(self, stream: BinaryIO, on_bytes: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, stream: BinaryIO, on_bytes: OnBytes = lambda _: None) -> None:
         self.done = 0
         """Bytes read so far."""
         self._stream = stream

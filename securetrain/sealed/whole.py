@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,14 +15,12 @@ from securetrain.errors import IntegrityError, ModelCorrupt, ShardCorrupt
 from securetrain.sealed import files
 from securetrain.sealed.dataset import MAX_SHARD_BYTES, SealedDataset
 from securetrain.sealed.files import SealedFolder
-from securetrain.sealed.hashing import HashingReader
+from securetrain.sealed.hashing import HashingReader, OnBytes
 from securetrain.sealed.model import MAX_WEIGHTS_BYTES, ModelManifest
 from securetrain.sealed.streaming import verify_stream
 from securetrain.secret import Secret
 
 CHUNK: Final = 1 << 20
-
-OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)

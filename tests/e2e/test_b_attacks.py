@@ -269,7 +269,7 @@ def is_logged(platform: Platform, pod: str, why: str) -> None:
         lines = (line for line in log.splitlines() if "gateway.refused" in line and pod in line)
         return any(why in line for line in lines)
 
-    eventually(told, f"{pod} was refused: {why}", seconds=60)
+    eventually(told, f"{pod} was refused: {why}")
 
 
 def imitation(platform: Platform, victim: node.RunningPod, change: str) -> dict[str, Any]:

@@ -76,13 +76,13 @@ def dumps(
     """Core dumps of two pods that crashed: one that leaks, and one that trains."""
     folder = tmp_path_factory.mktemp("cores")
     unprotected = leak.running(platform, leaked)
-    eventually(lambda: is_seen(platform, unprotected, leaked), "the witness sees it", seconds=60)
+    eventually(lambda: is_seen(platform, unprotected, leaked), "the witness sees it")
     with cores.collected(folder):
         crashed = [Path(f"/proc/{pid}") for pid in (victim.pid, unprotected)]
         for process in crashed:
             cores.crash(int(process.name))
         eventually(lambda: not any(p.exists() for p in crashed), "both crashes", seconds=120)
-        eventually(lambda: any(folder.iterdir()), "a core dump", seconds=60)
+        eventually(lambda: any(folder.iterdir()), "a core dump")
     platform.cluster.kubectl("delete", "stj", "victim", "-n", NAMESPACE, "--wait=false")
     return folder
 

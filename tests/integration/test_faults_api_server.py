@@ -219,7 +219,7 @@ def test_what_is_wrong_with_vault_is_named_and_nothing_is_launched_until_it_is_r
     assert ECHO not in json.dumps([events, stage.job(name)]) + stage.operator.log
     vault.clear()
     spoilt.touch(name)
-    stage.until(lambda: stage.ended(name), "it goes on", 90)
+    stage.until(lambda: stage.ended(name), "it goes on")
     faulty.check_trained_once(stage, name)
 
 

@@ -234,7 +234,7 @@ def test_two_operators_by_mistake_launch_each_job_once_and_keep_one_chain(
         for name in jobs:
             play.apply(name)
         for name in jobs:
-            play.until(lambda: play.ended(name), f"{name} ends", 90)  # noqa: B023 used at once
+            play.until(lambda: play.ended(name), f"{name} ends")  # noqa: B023 used at once
     play.player.gateway_port = lambda _: scene.gateway.port
     assert "reconcile failed" not in twin.log
     for name in jobs:

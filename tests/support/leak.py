@@ -49,7 +49,7 @@ def running(platform: Platform, secret: bytes) -> int:
         platform, node.get(platform, "pod", NAMESPACE, POD)["metadata"]["uid"], POD
     )
     last = Path(f"/proc/{pid}/root/dev/termination-log")
-    eventually(lambda: secret in last.read_bytes(), "the pod tells its secret", seconds=60)
+    eventually(lambda: secret in last.read_bytes(), "the pod tells its secret")
     eventually(lambda: "Pull" in _waits_for(platform, PULLED), "an image is pulled", seconds=180)
     return pid
 

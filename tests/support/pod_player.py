@@ -31,7 +31,8 @@ IP: Final = "127.0.0.1"
 OURS: Final = {"labelSelector": names.JOB_UID_LABEL}
 RETRY_SECONDS: Final = 0.05
 INSIST_SECONDS: Final = 60.0
-NOT_YET: Final = frozenset({403, 409, 429, 500, 503, 504})
+NOT_YET: Final = frozenset({403, 409, 500, 503, 504})
+"""Besides 429, which `Api.call` waits out."""
 LEASE_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 10.0
 LONG_AGO: Final = timedelta(hours=1)

@@ -60,13 +60,13 @@ def without_guard(platform: Platform, name: str, pod: RunningPod) -> Iterator[No
         return f"'{name}'" in kubectl.run(*command, stdin=json.dumps(body)).stderr
 
     binding = json.loads(kubectl("get", KIND, name, "-o", "json"))
-    eventually(bites, f"{name} refuses its probe", seconds=60)
+    eventually(bites, f"{name} refuses its probe")
     kubectl("delete", KIND, name)
     try:
-        eventually(lambda: not bites(), f"{name} is gone", seconds=60)
+        eventually(lambda: not bites(), f"{name} is gone")
         yield
     finally:
         for field in SERVERS_OWN:
             binding["metadata"].pop(field, None)
         kubectl.apply(binding)
-        eventually(bites, f"{name} is back", seconds=60)
+        eventually(bites, f"{name} is back")
